@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""System calls on files that the os module lacks; all raise OSError."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from ocirt.kernel import _linux
+from ocirt.kernel.constants import PROC_SUPER_MAGIC
+from ocirt.kernel.mounts import c_string
+
+_syscall = _linux.syscall
+
+_PROC_ROOT_INO = 1
+
+
+def openat2(dirfd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
+    """openat2(2), always close-on-exec; resolve holds RESOLVE_ flags. Returns a descriptor."""
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    return _syscall(_linux.SYS_openat2, dirfd, c_string(path), how, len(how))
+
+
+def fstatfs_type(fd: int) -> int:
+    """Return the magic number of the filesystem a descriptor is on (statfs(2), f_type)."""
+    answer = bytearray(256)
+    _syscall(_linux.SYS_fstatfs, fd, answer)
+    return int(struct.unpack_from("=Q", answer)[0])
+
+
+def open_procfs(path: str = "/proc") -> int:
+    """Return an O_PATH descriptor of a /proc that is verified to be a procfs's root.
+
+    Whatever is written under it can't have been redirected by a mount on a forged /proc.
+    """
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if fstatfs_type(fd) != PROC_SUPER_MAGIC or os.fstat(fd).st_ino != _PROC_ROOT_INO:
+        os.close(fd)
+        raise OSError(0, "isn't the root of a procfs", path)
+    return fd
+
+
+def write_at(dirfd: int, path: str, text: str) -> None:
+    """Write text by one write(2) to an existing file below a directory descriptor."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=dirfd)
+    try:
+        os.write(fd, text.encode())
+    except OSError as e:
+        raise OSError(e.errno, os.strerror(e.errno or 0), path) from None
+    finally:
+        os.close(fd)

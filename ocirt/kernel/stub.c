@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The waiting init of a container: a program without libc that runs a list prepared in Python.
+ *
+ * It is executed with the list's descriptor number in argv[0]. The list (stublist.py writes it) is
+ * mapped at a fixed address, so the pointers in it are plain addresses. Policy stays in Python;
+ * here are only the loop and what a single system call can't do: wait for `start`, run a hook,
+ * report an error.
+ */
+#include <linux/errno.h>
+#include <linux/fcntl.h>
+#include <linux/mman.h>
+#include <linux/poll.h>
+#include <linux/prctl.h>
+#include <linux/signal.h>
+#include <linux/time_types.h>
+#include <linux/wait.h>
+#include <stddef.h>
+#include <asm/unistd.h>
+
+#define LIST_ADDRESS 0x100000000UL /* 4 GiB: above this program, below everything the kernel places */
+#define LIST_MAGIC 0x31424f54534943UL
+
+enum kind { SYSCALL, WAIT, HOOK };
+enum flag { MAY_FAIL = 1, LAST = 2 };
+enum failure { BY_ERRNO, BY_STATUS, BY_TIMEOUT }; /* what the number in a report means */
+
+struct op {
+    unsigned kind, flags;
+    long number;      /* SYSCALL: its number */
+    long arg[6];      /* SYSCALL: arguments; WAIT: socket; HOOK: path, argv, envp, input, size, ms */
+    const char *text; /* the words that go before the error */
+    long text_size;
+};
+
+struct list {
+    unsigned long magic, size, count;
+    const struct op *ops;
+};
+
+static long call(long n, long a, long b, long c, long d, long e, long f)
+{
+#if defined(__x86_64__)
+    register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
+    __asm__ volatile("syscall" : "+a"(n) : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return n;
+#elif defined(__aarch64__)
+    register long x8 __asm__("x8") = n, x0 __asm__("x0") = a, x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c, x3 __asm__("x3") = d, x4 __asm__("x4") = e;
+    register long x5 __asm__("x5") = f;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+                     : "memory");
+    return x0;
+#else
+#error "not ported"
+#endif
+}
+
+#define CALL(n, a, b, c, d) call(__NR_##n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+
+/* Tell `start`, which may be dead: that must not stop the container with SIGPIPE. */
+static void say(int peer, const void *words, long size)
+{
+    call(__NR_sendto, peer, (long)words, size, 0x4000 /* MSG_NOSIGNAL */, 0, 0);
+}
+
+static void die(void)
+{
+    for (;;)
+        CALL(exit_group, 1, 0, 0, 0);
+}
+
+/* Wait for a connection that says "go". Its peer may die before that: then wait for the next. */
+static int wait_for_start(int socket)
+{
+    for (;;) {
+        char byte = 0;
+        long peer = CALL(accept4, socket, 0, 0, O_CLOEXEC);
+        if (peer == -EBADF || peer == -EINVAL)
+            die();
+        if (peer < 0)
+            continue;
+        if (CALL(read, peer, &byte, 1, 0) == 1 && byte == 'g') {
+            CALL(close, socket, 0, 0, 0);
+            return (int)peer;
+        }
+        CALL(close, peer, 0, 0, 0);
+    }
+}
+
+static void exec_hook(const struct op *op, const int *in)
+{
+    /* A group of its own, so that a hook that takes too long goes with its children. */
+    CALL(setpgid, 0, 0, 0, 0);
+    CALL(dup3, in[0], 0, 0, 0);
+    CALL(execve, op->arg[0], op->arg[1], op->arg[2], 0);
+    CALL(exit_group, 127, 0, 0, 0);
+}
+
+/* Run a hook with its input on stdin. Returns 0, or what went wrong with *failure set. */
+static long run_hook(const struct op *op, enum failure *failure)
+{
+    int in[2], status = 0;
+    long pid, pidfd, error = CALL(pipe2, in, O_CLOEXEC, 0, 0);
+    *failure = BY_ERRNO;
+    if (error < 0)
+        return -error;
+    /* The state has to fit into the pipe: nobody is there to feed it while we watch the clock. */
+    CALL(fcntl, in[1], F_SETPIPE_SZ, op->arg[4], 0);
+    CALL(fcntl, in[1], F_SETFL, O_NONBLOCK, 0);
+    CALL(write, in[1], op->arg[3], op->arg[4], 0);
+    CALL(close, in[1], 0, 0, 0);
+    pid = CALL(clone, SIGCHLD, 0, 0, 0);
+    if (pid == 0)
+        exec_hook(op, in);
+    CALL(close, in[0], 0, 0, 0);
+    if (pid < 0)
+        return -pid;
+    pidfd = CALL(pidfd_open, pid, 0, 0, 0);
+    if (op->arg[5] > 0 && pidfd >= 0) {
+        struct pollfd ended = { .fd = (int)pidfd, .events = POLLIN };
+        struct __kernel_timespec left = { op->arg[5] / 1000, op->arg[5] % 1000 * 1000000 };
+        if (CALL(ppoll, &ended, 1, &left, 0) == 0) {
+            CALL(kill, -pid, SIGKILL, 0, 0);
+            CALL(kill, pid, SIGKILL, 0, 0);
+            *failure = BY_TIMEOUT;
+        }
+    }
+    CALL(close, pidfd, 0, 0, 0);
+    CALL(wait4, pid, &status, 0, 0);
+    if (*failure == BY_TIMEOUT)
+        return op->arg[5];
+    *failure = BY_STATUS;
+    return status;
+}
+
+static void report(int peer, const struct op *op, enum failure failure, long number)
+{
+    int head[2] = { (int)failure, (int)number };
+    say(peer, "e", 1);
+    say(peer, head, sizeof head);
+    say(peer, op->text, op->text_size);
+    die();
+}
+
+/* The kernel enters with the stack holding argc, argv[0], ... */
+__attribute__((used)) void stub_main(const long *stack)
+{
+    const char *digits = (const char *)stack[1];
+    const struct list *list = (const struct list *)LIST_ADDRESS;
+    int fd = 0, peer = -1;
+    unsigned long size;
+
+    /* execve made this process dumpable again: nobody in a shared pid namespace may look in. */
+    CALL(prctl, PR_SET_DUMPABLE, 0, 0, 0);
+    while (*digits >= '0' && *digits <= '9')
+        fd = fd * 10 + (*digits++ - '0');
+    size = (unsigned long)CALL(lseek, fd, 0, 2, 0);
+    if (call(__NR_mmap, (long)list, (long)size, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd,
+             0) != (long)list || size < sizeof *list || list->magic != LIST_MAGIC ||
+        list->size != size)
+        die();
+    CALL(close, fd, 0, 0, 0);
+
+    for (const struct op *op = list->ops; op < list->ops + list->count; op++) {
+        enum failure failure = BY_ERRNO;
+        long error = 0;
+        if (op->kind == WAIT) {
+            peer = wait_for_start((int)op->arg[0]);
+        } else if (op->kind == HOOK) {
+            error = run_hook(op, &failure);
+        } else {
+            if (op->flags & LAST)
+                say(peer, "x", 1); /* from here silence means success */
+            error = call(op->number, op->arg[0], op->arg[1], op->arg[2], op->arg[3], op->arg[4],
+                         op->arg[5]);
+            error = error < 0 && error > -4096 ? -error : 0;
+        }
+        if (error && !(op->flags & MAY_FAIL))
+            report(peer, op, failure, error);
+    }
+    die();
+}
+
+#if defined(__x86_64__)
+__asm__(".globl _start\n_start:\n mov %rsp, %rdi\n and $-16, %rsp\n call stub_main\n");
+#else
+__asm__(".globl _start\n_start:\n mov x0, sp\n bl stub_main\n");
+#endif

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The list that the stub (stub.c) runs, and how it reports.
+
+A list is a header, a data area, and an array of operations. The stub maps it at a fixed address,
+so every pointer is known while the list is written. Both files describe one ABI: change them
+together.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+LIST_ADDRESS = 0x100000000
+_MAGIC = 0x31424F54534943
+_HEADER = struct.Struct("=QQQQ")
+_OP = struct.Struct("=IIq6qQq")
+
+Argument = int | bytes
+
+
+class _Kind(IntEnum):
+    SYSCALL = 0
+    WAIT = 1
+    HOOK = 2
+
+
+class Flag(IntFlag):
+    """How an operation's failure counts: MAY_FAIL goes on; LAST is the execve."""
+
+    NONE = 0
+    MAY_FAIL = 1
+    LAST = 2
+
+
+class Failure(IntEnum):
+    """What the number in a report means: an errno, a wait status, or milliseconds."""
+
+    BY_ERRNO = 0
+    BY_STATUS = 1
+    BY_TIMEOUT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The stub's answer on the start channel.
+
+    executed: the program runs. Otherwise text, failure and number say what went wrong; a report
+    with neither means that the stub vanished (it was killed).
+    """
+
+    executed: bool
+    text: str = ""
+    failure: Failure | None = None
+    number: int = 0
+
+
+class StubList:
+    """Collects the operations of one container's start."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._ops = bytearray()
+
+    def place(self, content: bytes) -> int:
+        """Put bytes into the data area and return their address in the stub."""
+        self._data += bytes(-len(self._data) % 8)
+        address = LIST_ADDRESS + _HEADER.size + len(self._data)
+        self._data += content
+        return address
+
+    def place_strings(self, strings: Sequence[bytes]) -> int:
+        """Put a NULL-terminated array of C strings (argv, envp) and return its address."""
+        addresses = [self.place(s + b"\0") for s in strings]
+        return self.place(struct.pack(f"={len(addresses) + 1}Q", *addresses, 0))
+
+    def syscall(
+        self, number: int, *args: Argument, text: str = "", flags: Flag = Flag.NONE
+    ) -> None:
+        """Add a system call; bytes are placed and passed by address; text precedes its error."""
+        values = [self.place(a) if isinstance(a, bytes) else _signed(a) for a in args]
+        self._add(_Kind.SYSCALL, flags, number, values, text)
+
+    def wait(self, socket: int) -> None:
+        """Add the wait for `start` on a listening socket."""
+        self._add(_Kind.WAIT, Flag.NONE, 0, [socket], "")
+
+    def hook(
+        self,
+        path: bytes,
+        argv: Sequence[bytes],
+        env: Sequence[bytes],
+        stdin: bytes,
+        timeout_ms: int,
+        text: str,
+    ) -> None:
+        """Add a program to run with stdin as its input; timeout_ms 0 means no limit."""
+        values = [
+            self.place(path + b"\0"),
+            self.place_strings(argv),
+            self.place_strings(env),
+            self.place(stdin),
+            len(stdin),
+            timeout_ms,
+        ]
+        self._add(_Kind.HOOK, Flag.NONE, 0, values, text)
+
+    def _add(self, kind: _Kind, flags: Flag, number: int, args: list[int], text: str) -> None:
+        words = text.encode()
+        address = self.place(words) if words else 0
+        args = args + [0] * (6 - len(args))
+        self._ops += _OP.pack(kind, flags, number, *args, address, len(words))
+
+    def encode(self) -> bytes:
+        """Return the file that the stub maps."""
+        self._data += bytes(-len(self._data) % 8)
+        ops = LIST_ADDRESS + _HEADER.size + len(self._data)
+        size = _HEADER.size + len(self._data) + len(self._ops)
+        header = _HEADER.pack(_MAGIC, size, len(self._ops) // _OP.size, ops)
+        return b"".join((header, self._data, self._ops))
+
+
+def _signed(value: int) -> int:
+    """Return the register value of an argument: all 64 bits, as a signed number."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def decode_report(answer: bytes) -> Report:
+    """Read all that the stub said from "go" until it closed the channel."""
+    executing = answer.startswith(b"x")
+    if executing:
+        answer = answer[1:]
+    if answer.startswith(b"e") and len(answer) >= 9:
+        failure, number = struct.unpack_from("=ii", answer, 1)
+        return Report(False, answer[9:].decode(errors="replace"), Failure(failure), number)
+    return Report(executing)
