@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Directories and interface files, with plain files in the place of the kernel's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ocirt.cgroups import manager
+from ocirt.cgroups.layout import Hierarchy, Layout, Mode
+from ocirt.cgroups.manager import CgroupPaths, Phase, Write
+from ocirt.errors import StepError
+
+
+def fake_v2(directory: Path, available: str, enabled: str = "") -> None:
+    directory.mkdir()
+    for file, text in (
+        ("cgroup.controllers", available),
+        ("cgroup.subtree_control", enabled),
+        ("cgroup.procs", ""),
+        ("cgroup.events", "populated 0\nfrozen 0\n"),
+        ("cgroup.type", "domain\n"),
+    ):
+        (directory / file).write_text(text)
+
+
+def test_v2_enables_what_isnt_yet_from_the_top_to_the_parent(tmp_path: Path) -> None:
+    top, parent, leaf = tmp_path / "top", tmp_path / "top/a", tmp_path / "top/a/b"
+    fake_v2(top, "cpu memory pids\n", "cpu memory pids")
+    fake_v2(parent, "cpu memory pids\n")
+    fake_v2(leaf, "")
+    unified = Hierarchy(("cpu", "memory", "pids"), str(top))
+    manager.create(CgroupPaths({}, str(leaf)), Layout(Mode.V2, (), unified))
+    assert (top / "cgroup.subtree_control").read_text() == "cpu memory pids"
+    assert (parent / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+    assert (leaf / "cgroup.subtree_control").read_text() == ""
+
+
+def test_v2_leaves_everything_alone_where_the_controllers_are_there(tmp_path: Path) -> None:
+    top, leaf = tmp_path / "top", tmp_path / "top/b"
+    fake_v2(top, "cpu\n")
+    fake_v2(leaf, "cpu\n")
+    unified = Hierarchy(("cpu",), str(top))
+    manager.create(CgroupPaths({}, str(leaf)), Layout(Mode.V2, (), unified))
+    assert (top / "cgroup.subtree_control").read_text() == ""
+
+
+def test_missing_is_ordered_and_names_shared_parents_once(tmp_path: Path) -> None:
+    base = str(tmp_path)
+    paths = CgroupPaths({"cpu": f"{base}/a/b", "memory": f"{base}/a/c"})
+    assert manager.missing(paths) == (f"{base}/a", f"{base}/a/b", f"{base}/a/c")
+    (tmp_path / "a").mkdir()
+    assert manager.missing(paths) == (f"{base}/a/b", f"{base}/a/c")
+
+
+def test_apply_uses_the_other_file_where_the_first_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "blkio.weight").write_text("")
+    other = Write("blkio", "blkio.weight", "2", "/p")
+    write = Write("blkio", "blkio.bfq.weight", "1", "/p", otherwise=other)
+    manager.apply(CgroupPaths({"blkio": str(tmp_path)}), [write], Phase.EARLY)
+    assert (tmp_path / "blkio.weight").read_text() == "2"
+
+
+def test_apply_skips_optional_files_only(tmp_path: Path) -> None:
+    paths = CgroupPaths({"cpu": str(tmp_path)})
+    manager.apply(paths, [Write("cpu", "none", "1", "/p", optional=True)], Phase.EARLY)
+    with pytest.raises(StepError, match=r"write '1' to .*/none \[/p\]: ENOENT"):
+        manager.apply(paths, [Write("cpu", "none", "1", "/p")], Phase.EARLY)
+
+
+def test_apply_names_a_controller_that_has_no_directory() -> None:
+    with pytest.raises(StepError, match=r"\[/p\].*controller cpu"):
+        manager.apply(CgroupPaths({}), [Write("cpu", "f", "1", "/p")], Phase.EARLY)
