@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the waiting stub to the container's program: user, groups, capabilities, filter, execve.
+
+execve(2) recomputes capabilities, so whatever sets them has to be the process that executes the
+program: the stub. An action here runs in init and writes its system calls into the stub's list.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ocirt.kernel import _linux
+from ocirt.kernel import constants as k
+from ocirt.kernel.stublist import Flag
+from ocirt.parts.capabilities import CapabilitySets, DropBounding, SetCapabilities
+from ocirt.parts.seccomp import LoadFilter
+from ocirt.parts.step import Action, Context, Side, Step
+from ocirt.spec.model import Config, IOPriority, Process, User
+
+# umask(2) when config.json says nothing: what runc and crun give, and what images expect.
+_DEFAULT_UMASK = 0o022
+
+_IOPRIO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+_PERSONALITIES = {"LINUX": k.PER_LINUX, "LINUX32": k.PER_LINUX32}
+
+
+def steps(
+    config: Config,
+    process: Process,
+    *,
+    available: int,
+    last_cap: int,
+    may_set_groups: bool,
+    first_free_fd: int,
+) -> Iterator[Step]:
+    """Yield what the stub does between `start` and the program, in the order that works.
+
+    Without noNewPrivileges loading a filter takes CAP_SYS_ADMIN, so it comes before the ids and
+    capabilities; with it the filter comes last, and need not allow what the stub does. available
+    is the mask of capabilities that can be given.
+    """
+    sets = CapabilitySets.of(process.capabilities, available)
+    seccomp = config.linux.seccomp
+    load = seccomp and Step(
+        Side.STUB, "load the seccomp filter", "/linux/seccomp", LoadFilter(seccomp)
+    )
+
+    def stub(what: str, pointer: str, action: Action) -> Step:
+        return Step(Side.STUB, what, pointer, action)
+
+    yield stub("set the umask", "/process/user/umask", SetUmask(process.user.umask))
+    if process.io_priority is not None:
+        priority = SetIOPriority(process.io_priority)
+        yield stub("set the I/O priority", "/process/ioPriority", priority)
+    if config.linux.personality is not None:
+        domain = config.linux.personality.domain or "LINUX"
+        yield stub("set the personality", "/linux/personality", SetPersonality(domain))
+    if process.no_new_privileges:
+        yield stub("set no_new_privs", "/process/noNewPrivileges", SetNoNewPrivileges())
+    elif load:
+        yield load
+    yield stub(
+        "drop capabilities from the bounding set",
+        "/process/capabilities/bounding",
+        DropBounding(sets, last_cap),
+    )
+    yield stub(
+        f"become user {process.user.uid}, group {process.user.gid}",
+        "/process/user",
+        SetUser(process.user, may_set_groups),
+    )
+    yield stub(
+        f"enter {process.cwd} as that user, if root could not", "/process/cwd", Chdir(process.cwd)
+    )
+    yield stub("set capabilities", "/process/capabilities", SetCapabilities(sets, last_cap))
+    if process.no_new_privileges and load:
+        yield load
+    yield stub(f"execute {process.args[0]}", "/process/args", Execute(process, first_free_fd))
+
+
+@dataclass(frozen=True, slots=True)
+class SetUmask:
+    """umask(2)."""
+
+    umask: int | None
+
+    def run(self, c: Context) -> None:
+        c.stub.syscall(_linux.SYS_umask, _DEFAULT_UMASK if self.umask is None else self.umask)
+
+
+@dataclass(frozen=True, slots=True)
+class SetIOPriority:
+    """ioprio_set(2) of this process."""
+
+    priority: IOPriority
+
+    def run(self, c: Context) -> None:
+        kind = _IOPRIO_CLASSES[self.priority.class_]
+        value = kind << k.IOPRIO_CLASS_SHIFT | (self.priority.priority or 0)
+        c.stub.syscall(
+            _linux.SYS_ioprio_set, k.IOPRIO_WHO_PROCESS, 0, value, text="set the I/O priority"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SetPersonality:
+    """personality(2)."""
+
+    domain: str
+
+    def run(self, c: Context) -> None:
+        domain = _PERSONALITIES[self.domain]
+        c.stub.syscall(_linux.SYS_personality, domain, text="set the personality")
+
+
+@dataclass(frozen=True, slots=True)
+class SetNoNewPrivileges:
+    """PR_SET_NO_NEW_PRIVS(2const)."""
+
+    def run(self, c: Context) -> None:
+        c.stub.syscall(_linux.SYS_prctl, k.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, text="set no_new_privs")
+
+
+@dataclass(frozen=True, slots=True)
+class SetUser:
+    """Groups, then group, then user; permitted capabilities are kept for what comes after."""
+
+    user: User
+    may_set_groups: bool
+
+    def run(self, c: Context) -> None:
+        uid, gid, groups = self.user.uid, self.user.gid, self.user.additional_gids
+        c.stub.syscall(_linux.SYS_prctl, k.PR_SET_KEEPCAPS, 1, 0, 0, 0, text="set keepcaps")
+        if self.may_set_groups:
+            ids = struct.pack(f"={len(groups)}I", *groups)
+            c.stub.syscall(_linux.SYS_setgroups, len(groups), ids, text=f"setgroups {groups}")
+        c.stub.syscall(_linux.SYS_setresgid, gid, gid, gid, text=f"setgid to {gid}")
+        c.stub.syscall(_linux.SYS_setresuid, uid, uid, uid, text=f"setuid to {uid}")
+
+
+@dataclass(frozen=True, slots=True)
+class Chdir:
+    """chdir(2) where root may not enter the directory (a root-squashing NFS) but the user may."""
+
+    cwd: str
+
+    def run(self, c: Context) -> None:
+        if c.cwd < 0:
+            path = os.fsencode(self.cwd) + b"\0"
+            c.stub.syscall(_linux.SYS_chdir, path, text=f"chdir to cwd {self.cwd}")
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """execve(2) of the program that FindExecutable found."""
+
+    process: Process
+    first_free_fd: int
+
+    def run(self, c: Context) -> None:
+        # Nothing of ours is open by now; this is for what an engine leaked.
+        c.stub.syscall(
+            _linux.SYS_close_range,
+            self.first_free_fd,
+            k.FD_MAX,
+            k.CLOSE_RANGE_CLOEXEC,
+            flags=Flag.MAY_FAIL,
+        )
+        c.stub.syscall(
+            _linux.SYS_execve,
+            os.fsencode(c.executable) + b"\0",
+            c.stub.place_strings([os.fsencode(a) for a in self.process.args]),
+            c.stub.place_strings(environment(c, self.process)),
+            text=f'exec: "{c.executable}"',
+            flags=Flag.LAST,
+        )
+
+
+def environment(c: Context, process: Process) -> list[bytes]:
+    """Return process.env as envp: of duplicates the last counts, as in runc; HOME is added."""
+    seen: dict[bytes, bytes] = {}
+    for entry in process.env:
+        words = os.fsencode(entry)
+        seen[words.partition(b"=")[0]] = words
+    if not seen.get(b"HOME", b"HOME=").partition(b"=")[2]:
+        seen[b"HOME"] = b"HOME=" + os.fsencode(home(c, process.user.uid))
+    return list(seen.values())
+
+
+def home(c: Context, uid: int) -> str:
+    """Return a user's home directory by the container's /etc/passwd (passwd(5)), or "/"."""
+    try:
+        fd = c.root.open("/etc/passwd", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return "/"
+    with os.fdopen(fd, "rb") as file:
+        for line in file.read(1 << 20).split(b"\n"):
+            fields = line.split(b":")
+            if len(fields) >= 6 and fields[2] == b"%d" % uid and fields[5].startswith(b"/"):
+                return os.fsdecode(fields[5])
+    return "/"

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Devices (config-linux.md, "Devices", "Default Devices") and the links of runtime-linux.md.
+
+Nodes are made by mknod(2), or, where a user namespace forbids that, bound from the host.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ocirt.errors import OcirtError
+from ocirt.kernel import constants as k
+from ocirt.kernel.mounts import fd_path, mount, move_mount
+from ocirt.parts.mounts import clone_tree
+from ocirt.parts.rootpath import Make
+from ocirt.parts.step import Context, Side, Step
+from ocirt.spec.model import Config, Device
+
+# config-linux.md, "Default Devices", with the kernel's numbers (Documentation/admin-guide/devices).
+DEFAULT_DEVICES = (
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+)
+
+# runtime-linux.md, "Dev symbolic links"; /dev/core as runc has it.
+_LINKS = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/core", "/proc/kcore"),
+)
+
+_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A device node as it is to be: type and mode bits, numbers, owner in the container."""
+
+    path: str
+    kind: int
+    mode: int
+    device: int
+    uid: int
+    gid: int
+
+
+def steps(config: Config, *, bind: bool) -> Iterator[Step]:
+    """Yield the steps that furnish /dev, unless config.json binds a /dev of its own."""
+    for entry in config.mounts:
+        if os.path.normpath(entry.destination) == "/dev" and (
+            entry.type == "bind" or "bind" in entry.options or "rbind" in entry.options
+        ):
+            return
+    how = "bind from the host" if bind else "make"
+    named = {os.path.normpath(d.path) for d in config.linux.devices}
+    defaults = tuple(
+        Node(path, stat.S_IFCHR, 0o666, os.makedev(major, minor), 0, 0)
+        for path, major, minor in DEFAULT_DEVICES
+        if path not in named
+    )
+    yield Step(Side.INIT, f"{how} the default devices", "", MakeDevices(defaults, bind))
+    for index, device in enumerate(config.linux.devices):
+        yield Step(
+            Side.INIT,
+            f"{how} device {device.path}",
+            f"/linux/devices/{index}",
+            MakeDevices((_node(device),), bind),
+        )
+    yield Step(Side.INIT, "make the links in /dev", "", MakeLinks())
+
+
+def _node(device: Device) -> Node:
+    # Engines write st_mode whole; the type is in a field of its own.
+    mode = 0o666 if device.file_mode is None else stat.S_IMODE(device.file_mode)
+    numbers = os.makedev(device.major or 0, device.minor or 0)
+    path = os.path.normpath("/" + device.path)
+    return Node(path, _TYPES[device.type], mode, numbers, device.uid or 0, device.gid or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDevices:
+    """Make device nodes, or bind them from the host; an existing other file is an error."""
+
+    nodes: tuple[Node, ...]
+    bind: bool
+
+    def run(self, c: Context) -> None:
+        old = os.umask(0)
+        try:
+            for node in self.nodes:
+                if self.bind and node.kind != stat.S_IFIFO:
+                    _bind(c, node)
+                else:
+                    _make(c, node)
+        finally:
+            os.umask(old)
+
+
+def _make(c: Context, node: Node) -> None:
+    directory, name = c.root.parent(node.path)
+    try:
+        try:
+            os.mknod(name, node.kind | node.mode, node.device, dir_fd=directory)
+        except FileExistsError:
+            _check(directory, name, node)
+        except OSError as e:
+            raise OSError(e.errno, os.strerror(e.errno or 0), node.path) from None
+        if node.uid or node.gid:
+            os.chown(name, node.uid, node.gid, dir_fd=directory, follow_symlinks=False)
+    finally:
+        os.close(directory)
+
+
+def _check(directory: int, name: str, node: Node) -> None:
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    same_type = stat.S_IFMT(found.st_mode) == node.kind
+    if not same_type or (node.kind != stat.S_IFIFO and found.st_rdev != node.device):
+        raise OcirtError(f"{node.path}: another file is already there, and isn't that device")
+
+
+def _bind(c: Context, node: Node) -> None:
+    tree, detached = clone_tree(node.path, recursive=False)
+    try:
+        found = os.fstat(tree)
+        if stat.S_IFMT(found.st_mode) != node.kind or found.st_rdev != node.device:
+            raise OcirtError(
+                f"{node.path}: the host's file of that name isn't that device, and a user"
+                " namespace allows no new device nodes"
+            )
+        target = c.root.make(node.path, Make.FILE, 0o666)
+        try:
+            if detached:
+                move_mount(tree, target)
+            else:
+                mount(fd_path(tree), fd_path(target), "", k.MS_BIND)
+        finally:
+            os.close(target)
+    finally:
+        os.close(tree)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeLinks:
+    """Make /dev/fd, /dev/stdin ... where their targets exist, and /dev/ptmx."""
+
+    def run(self, c: Context) -> None:
+        for path, target in _LINKS:
+            if c.root.exists(os.path.dirname(target)) and (
+                target != "/proc/kcore" or c.root.exists(target)
+            ):
+                _link(c, path, target, replace=False)
+        # The kernel's own node would belong to the host's devpts.
+        if c.root.exists("/dev/pts/ptmx"):
+            _link(c, "/dev/ptmx", "pts/ptmx", replace=True)
+
+
+def _link(c: Context, path: str, target: str, *, replace: bool) -> None:
+    directory, name = c.root.parent(path)
+    try:
+        if replace:
+            try:
+                os.unlink(name, dir_fd=directory)
+            except FileNotFoundError:
+                pass
+        os.symlink(target, name, dir_fd=directory)
+    except FileExistsError:
+        pass
+    except OSError as e:
+        # A rootfs that is read-only and brings its own /dev.
+        if e.errno != errno.EROFS:
+            raise OSError(e.errno, os.strerror(e.errno or 0), path) from None
+    finally:
+        os.close(directory)

@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mount table (config.md, "Mounts"): each entry in order, below the container's root.
+
+A destination becomes a descriptor through Root before anything is mounted on it. A bind mount is
+cloned as a detached tree (open_tree(2)), gets its attributes there, and appears in the container
+complete, by one move_mount(2): a container sharing the rootfs never sees it half made.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from ocirt.errors import OcirtError
+from ocirt.kernel import constants as k
+from ocirt.kernel.files import fstatfs_type
+from ocirt.kernel.mounts import (
+    AT_FDCWD,
+    explain_mount,
+    fd_path,
+    mount,
+    mount_setattr,
+    move_mount,
+    open_tree,
+    set_propagation,
+)
+from ocirt.parts.mount_options import UNSUPPORTED, MountOptions, parse
+from ocirt.parts.rootpath import Make
+from ocirt.parts.step import Action, Context, Side, Step
+from ocirt.spec.model import Config, Mount
+
+_WITHOUT_CALL = (errno.ENOSYS, errno.EPERM)
+
+# What a container may mount over in /proc: lxcfs's files and two of CRIU's and FIPS's. Anything
+# else there could hide or forge what the runtime itself relies on.
+_PROC_FILES = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo",
+        "diskstats",
+        "meminfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "loadavg",
+        "slabinfo",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+    )
+)
+
+# statvfs(3) flag -> mount flag: what a bind remount has to repeat.
+_ST_FLAGS = (
+    (os.ST_RDONLY, k.MS_RDONLY),
+    (os.ST_NOSUID, k.MS_NOSUID),
+    (os.ST_NODEV, k.MS_NODEV),
+    (os.ST_NOEXEC, k.MS_NOEXEC),
+    (os.ST_NOATIME, k.MS_NOATIME),
+    (os.ST_NODIRATIME, k.MS_NODIRATIME),
+    (os.ST_RELATIME, k.MS_RELATIME),
+)
+
+
+def steps(
+    config: Config,
+    bundle: str,
+    *,
+    mount_cgroup: Callable[[str, MountOptions], Action],
+    host_opens_sources: bool,
+    own_sysfs: bool,
+) -> Iterator[Step]:
+    """Yield the steps that make the mount table.
+
+    mount_cgroup makes the action for entries of type cgroup. With a user namespace the runtime
+    opens the sources of bind mounts (host_opens_sources): the container's root may not be allowed
+    to reach them. Without own_sysfs the kernel refuses a new sysfs, and the host's is bound.
+    """
+    remounts: list[Step] = []
+    for index, entry in enumerate(config.mounts):
+        pointer = f"/mounts/{index}"
+        options = _options(entry, pointer)
+        where = f"mount mounts[{index}] ({entry.destination}, {entry.type or 'bind'})"
+        if entry.type == "sysfs" and not own_sysfs:
+            options = parse(("rbind", "rslave", *entry.options))
+        if options.is_bind:
+            source = "/sys" if entry.type == "sysfs" else entry.source or ""
+            yield from _bind_steps(
+                where, index, os.path.join(bundle, source), entry, options, host_opens_sources
+            )
+            continue
+        if entry.type == "cgroup":
+            yield Step(Side.INIT, where, pointer, mount_cgroup(entry.destination, options))
+            continue
+        later = _must_be_writable_first(entry, options)
+        yield Step(Side.INIT, where, pointer, FilesystemMount(entry, options, later))
+        if later:
+            remount = RemountReadOnly(entry.destination)
+            remounts.append(Step(Side.INIT, f"{where} read-only", pointer, remount))
+    yield from remounts
+
+
+def _bind_steps(
+    where: str,
+    index: int,
+    source: str,
+    entry: Mount,
+    options: MountOptions,
+    host_opens_source: bool,
+) -> Iterator[Step]:
+    pointer = f"/mounts/{index}"
+    if host_opens_source:
+        recursive = bool(options.flags & k.MS_REC)
+        opened = OpenSource(index, source, recursive)
+        yield Step(Side.RUNTIME, f"{where}: open {source}", f"{pointer}/source", opened)
+    bind = BindMount(index, source, entry.destination, options)
+    yield Step(Side.INIT, f"{where}: bind {source}", pointer, bind)
+
+
+def _options(entry: Mount, pointer: str) -> MountOptions:
+    options = parse(entry.options)
+    if entry.type == "bind" and not options.is_bind:
+        options = parse(("bind", *entry.options))
+    for option in entry.options:
+        if option.partition("=")[0] in UNSUPPORTED:
+            raise OcirtError(f"{pointer}/options: {option!r} isn't supported yet; take it out")
+    if entry.uid_mappings or entry.gid_mappings:
+        raise OcirtError(f"{pointer}/uidMappings: id-mapped mounts aren't supported yet")
+    if options.is_bind and options.data:
+        raise OcirtError(
+            f"{pointer}/options: bind mounts take no filesystem options, found"
+            f" {', '.join(options.data)}"
+        )
+    return options
+
+
+def _must_be_writable_first(entry: Mount, options: MountOptions) -> bool:
+    """A tmpfs, and /dev, may still get mount points, nodes and links of ours."""
+    return bool(options.flags & k.MS_RDONLY) and (
+        entry.type == "tmpfs" or os.path.normpath(entry.destination) == "/dev"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSource:
+    """Clone the source of a bind mount as a detached tree, with the runtime's privileges."""
+
+    index: int
+    source: str
+    recursive: bool
+
+    def run(self, c: Context) -> None:
+        tree = open_tree(AT_FDCWD, self.source, tree_flags(self.recursive))
+        # As if it had been copied with the mount namespace: the container gets what the host
+        # mounts there later, never the other way.
+        mount_setattr(tree, k.AT_RECURSIVE, propagation=k.MS_SLAVE)
+        c.sources[self.index] = tree
+
+
+@dataclass(frozen=True, slots=True)
+class BindMount:
+    """Bind a file or directory of the host into the container."""
+
+    index: int
+    source: str
+    destination: str
+    options: MountOptions
+
+    def run(self, c: Context) -> None:
+        tree = c.sources.pop(self.index, -1)
+        detached = tree >= 0
+        if not detached:
+            tree, detached = clone_tree(self.source, recursive=bool(self.options.flags & k.MS_REC))
+        is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+        target = c.root.make(self.destination, Make.DIRECTORY if is_directory else Make.FILE)
+        try:
+            check_target(c, target, self.destination, in_proc_allowed=True)
+            if detached:
+                done = _set_attributes(tree, self.options)
+                move_mount(tree, target)
+                if not done:
+                    _remount(tree, self.options)
+            else:
+                recursive = self.options.flags & k.MS_REC
+                mount(fd_path(tree), fd_path(target), "", k.MS_BIND | recursive)
+                with _opened(c, self.destination) as mounted:
+                    if not _set_attributes(mounted, self.options):
+                        _remount(mounted, self.options)
+        finally:
+            os.close(target)
+            os.close(tree)
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemMount:
+    """Mount a filesystem: proc, sysfs, tmpfs, devpts, mqueue, or any other the kernel has."""
+
+    entry: Mount
+    options: MountOptions
+    read_only_later: bool
+
+    def run(self, c: Context) -> None:
+        destination, fstype = self.entry.destination, self.entry.type or ""
+        flags = self.options.flags & ~k.MS_REC
+        if self.read_only_later:
+            flags &= ~k.MS_RDONLY
+        target = self._target(c)
+        try:
+            check_target(c, target, destination, in_proc_allowed=False)
+            self._mount(target, fstype, flags, self._data(target))
+        finally:
+            os.close(target)
+        options = self.options
+        if options.propagation or options.recursive_set or options.recursive_clear:
+            # The descriptor of the target still means the directory below the new mount.
+            later = replace(options, flags=0, cleared=0)
+            with _opened(c, destination) as mounted:
+                if not _set_attributes(mounted, later):
+                    _remount(mounted, later)
+
+    def _target(self, c: Context) -> int:
+        destination = self.entry.destination
+        if self.entry.type not in ("proc", "sysfs"):
+            return c.root.make(destination, Make.DIRECTORY)
+        # A link here would put the kernel's filesystem where masks and read-only paths don't look.
+        os.close(c.root.make(destination, Make.DIRECTORY))
+        target = c.root.open(destination, os.O_PATH | os.O_NOFOLLOW)
+        if not stat.S_ISDIR(os.fstat(target).st_mode):
+            os.close(target)
+            raise OcirtError(
+                f"{destination}: {self.entry.type} must be mounted on an ordinary directory"
+            )
+        return target
+
+    def _data(self, target: int) -> list[str]:
+        data = list(self.options.data)
+        if self.entry.type == "tmpfs" and not any(d.startswith("mode=") for d in data):
+            # As runc: the directory's own mode shows through.
+            data.append(f"mode={stat.S_IMODE(os.fstat(target).st_mode):04o}")
+        return data
+
+    def _mount(self, target: int, fstype: str, flags: int, data: list[str]) -> None:
+        source = self.entry.source or fstype
+        try:
+            mount(source, fd_path(target), fstype, flags, ",".join(data))
+        except OSError as e:
+            words = explain_mount(fstype, source, data) if e.errno == errno.EINVAL else ""
+            if e.errno == errno.ENODEV:
+                words = f"this kernel has no filesystem {fstype!r}"
+            if not words:
+                raise
+            raise OSError(e.errno, words) from None
+
+
+@dataclass(frozen=True, slots=True)
+class RemountReadOnly:
+    """Make a mount read-only that had to be writable while it was furnished."""
+
+    destination: str
+
+    def run(self, c: Context) -> None:
+        with _opened(c, self.destination) as mounted:
+            make_read_only(mounted, recursive=False)
+
+
+@contextmanager
+def _opened(c: Context, path: str) -> Iterator[int]:
+    fd = c.root.open(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def tree_flags(recursive: bool) -> int:
+    """Return open_tree(2)'s flags for a detached copy."""
+    return k.OPEN_TREE_CLONE | (k.AT_RECURSIVE if recursive else 0)
+
+
+def clone_tree(path: str, *, recursive: bool) -> tuple[int, bool]:
+    """Return a detached copy of the mounts at a path of the host, and True; or, where open_tree(2)
+    can't be used, the path's O_PATH descriptor and False. Raises OSError with the path.
+    """
+    try:
+        return open_tree(AT_FDCWD, path, tree_flags(recursive)), True
+    except OSError as e:
+        if e.errno in _WITHOUT_CALL:
+            return os.open(path, os.O_PATH | os.O_CLOEXEC), False
+        raise OSError(e.errno, os.strerror(e.errno or 0), path) from None
+
+
+def _set_attributes(fd: int, options: MountOptions) -> bool:
+    """Give a bind mount its attributes by mount_setattr(2); False where that can't be used."""
+    to_set, to_clear = options.attributes()
+    try:
+        if to_set or to_clear:
+            mount_setattr(fd, 0, attr_set=to_set, attr_clr=to_clear)
+        _set_recursive_and_propagation(fd, options)
+    except OSError as e:
+        if e.errno not in (*_WITHOUT_CALL, errno.EINVAL):
+            raise
+        return False
+    return True
+
+
+def _set_recursive_and_propagation(fd: int, options: MountOptions) -> None:
+    if options.recursive_set or options.recursive_clear:
+        mount_setattr(
+            fd, k.AT_RECURSIVE, attr_set=options.recursive_set, attr_clr=options.recursive_clear
+        )
+    for propagation in options.propagation:
+        recursive = k.AT_RECURSIVE if propagation & k.MS_REC else 0
+        mount_setattr(fd, recursive, propagation=propagation)
+
+
+def _remount(fd: int, options: MountOptions) -> None:
+    """Do by mount(2) what _set_attributes() couldn't; recursive attributes have no such way."""
+    if options.recursive_set or options.recursive_clear:
+        raise OcirtError("this kernel can't set mount options recursively (mount_setattr, 5.12)")
+    if options.flags & ~(k.MS_BIND | k.MS_REC) or options.cleared:
+        remount_bind(fd, options.flags, options.cleared)
+    for propagation in options.propagation:
+        set_propagation(fd_path(fd), propagation)
+
+
+def make_read_only(fd: int, *, recursive: bool) -> None:
+    """Make the mount of a descriptor read-only and leave its other flags alone."""
+    try:
+        mount_setattr(fd, k.AT_RECURSIVE if recursive else 0, attr_set=k.MOUNT_ATTR_RDONLY)
+    except OSError as e:
+        if e.errno not in _WITHOUT_CALL:
+            raise
+        remount_bind(fd, k.MS_RDONLY, 0)
+
+
+def remount_bind(fd: int, flags: int, cleared: int) -> None:
+    """Change a mount's flags by mount(2), which needs all flags that are to stay repeated."""
+    present = os.fstatvfs(fd).f_flag
+    for st_flag, ms_flag in _ST_FLAGS:
+        if present & st_flag and not cleared & ms_flag:
+            flags |= ms_flag
+    mount("", fd_path(fd), "", flags & ~k.MS_REC | k.MS_BIND | k.MS_REMOUNT)
+
+
+def check_target(c: Context, target: int, destination: str, *, in_proc_allowed: bool) -> None:
+    """Refuse the rootfs itself and anything inside a procfs as a mount point. Raises OcirtError."""
+    here, top = os.fstat(target), os.fstat(c.root.fd)
+    if (here.st_dev, here.st_ino) == (top.st_dev, top.st_ino):
+        raise OcirtError(f"{destination}: mountpoint is on the top of rootfs")
+    if fstatfs_type(target) != k.PROC_SUPER_MAGIC:
+        return
+    if in_proc_allowed and os.path.normpath(destination) in _PROC_FILES:
+        return
+    raise OcirtError(
+        f"{destination}: can't be mounted because it is inside /proc; only"
+        f" {', '.join(sorted(_PROC_FILES))} may be replaced there"
+    )

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The processes that take part: cloning the joiner and init, and turning init into the stub."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import prctl
+
+from ocirt.errors import OcirtError
+from ocirt.kernel.constants import CLONE_INTO_CGROUP, CLONE_PARENT
+from ocirt.kernel.process import clone3, sealed_memfd
+from ocirt.parts.stdio import close_on_exec_from
+from ocirt.parts.step import Context, Side, Step
+
+_STUB_FILE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "kernel", "stub")
+
+
+@dataclass(frozen=True, slots=True)
+class CloneJoiner:
+    """Fork the child that joins namespaces and then clones init as its own sibling."""
+
+    def run(self, c: Context) -> None:
+        pid, pidfd = clone3(0)
+        if pid:
+            c.init_pid, c.init_pidfd = pid, pidfd
+            return
+        c.side = Side.JOINER
+        # A joined pid namespace's processes could look into a dumpable one; until its ids are
+        # mapped, though, an unprivileged runtime has to be able to write the maps.
+        prctl.set_pdeathsig(signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class CloneInit:
+    """Make init, with its new namespaces, by one clone3(2).
+
+    As the joiner's sibling where there is one (CLONE_PARENT), so that the runtime, or `run`, is
+    its parent in any case.
+    """
+
+    flags: int
+
+    def run(self, c: Context) -> None:
+        from_joiner = c.side is Side.JOINER
+        flags = self.flags | (CLONE_PARENT if from_joiner else 0)
+        into = c.attachment.into if c.attachment is not None else -1
+        pid, pidfd = clone3(flags | (CLONE_INTO_CGROUP if into >= 0 else 0), cgroup=into)
+        if not pid:
+            c.side = Side.INIT
+            c.init_pid = 0
+            # Should the runtime die, so does init: it isn't anybody's container yet.
+            prctl.set_pdeathsig(signal.SIGKILL)
+            return
+        c.born(pid, pidfd)
+
+
+@dataclass(frozen=True, slots=True)
+class HideFromContainer:
+    """Become non-dumpable: nobody in the container's namespaces may trace us or read our /proc."""
+
+    def run(self, c: Context) -> None:
+        prctl.set_dumpable(0)
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareStub:
+    """Open what init becomes, while the host's files can still be reached."""
+
+    def run(self, c: Context) -> None:
+        with open(_STUB_FILE, "rb") as file:
+            program = file.read()
+        try:
+            c.stub_program = sealed_memfd("ocirt-stub", program, executable=True)
+        except PermissionError:
+            raise OcirtError(
+                "the kernel forbids executable memfds (sysctl vm.memfd_noexec=2); set it to 1"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForStart:
+    """The stub waits on the socket in the state directory until `start` says "go"."""
+
+    def run(self, c: Context) -> None:
+        c.stub.wait(c.listener)
+
+
+@dataclass(frozen=True, slots=True)
+class BecomeStub:
+    """Write the stub's list and execute it: init is now a few kilobytes that wait for start.
+
+    Everything of the runtime's is closed by this exec, with two exceptions that the stub closes
+    itself: the list and the socket. first_free_fd is the first descriptor that isn't preserved.
+    """
+
+    first_free_fd: int
+    steps: Sequence[Step]
+
+    def run(self, c: Context) -> None:
+        close_on_exec_from(self.first_free_fd)
+        c.listener = _move_up(c.listener, self.first_free_fd)
+        for step in self.steps:
+            step.action.run(c)
+        content = sealed_memfd("ocirt-list", c.stub.encode(), executable=False)
+        content = _move_up(content, self.first_free_fd)
+        _default_signals()
+        # From here on init outlives the runtime; its pid is in the journal.
+        prctl.set_pdeathsig(0)
+        os.execve(c.stub_program, [b"%d" % content], {})
+
+
+def _move_up(fd: int, first: int) -> int:
+    """Return a copy of a descriptor at first or above that survives an exec."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD, first)
+
+
+def _default_signals() -> None:
+    """Undo what Python, and whoever started us, did to signals: exec keeps ignored ones ignored."""
+    for number in range(1, signal.NSIG):
+        if number in (signal.SIGKILL, signal.SIGSTOP):
+            continue
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            continue  # 32 and 33 are glibc's own
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
