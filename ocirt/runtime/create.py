@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""create: from a bundle to a container that waits for start (runtime.md, "Create")."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import signal
+from dataclasses import dataclass, replace
+
+from ocirt.errors import OcirtError
+from ocirt.parts.step import Context, Side, Undo, UndoKind
+from ocirt.plan.host import Options
+from ocirt.plan.order import Plan, build
+from ocirt.runtime import journal
+from ocirt.runtime.channel import Channel, News
+from ocirt.runtime.execute import Execution
+from ocirt.runtime.hooks import run_poststop
+from ocirt.runtime.host import read_host
+from ocirt.runtime.pids import start_time
+from ocirt.runtime.socket_path import bind_in
+from ocirt.runtime.store import CONFIG, SOCKET, Entry, Record, Store
+from ocirt.runtime.trace import Trace
+from ocirt.spec.model import Config
+from ocirt.spec.validate import read_config
+
+_log = logging.getLogger("ocirt")
+
+
+@dataclass(frozen=True, slots=True)
+class CreateOptions:
+    """What create and run take besides the id.
+
+    bundle is a directory, config the name of the configuration in it or an absolute path;
+    rootless None means: find out. trace is a file for the steps' times.
+    """
+
+    bundle: str
+    config: str = "config.json"
+    pid_file: str | None = None
+    console_socket: str | None = None
+    no_pivot: bool = False
+    no_new_keyring: bool = False
+    preserve_fds: int = 0
+    systemd_cgroup: bool = False
+    rootless: bool | None = None
+    trace: str | None = None
+
+
+def create(store: Store, container_id: str, options: CreateOptions) -> None:
+    """Create a container. Raises OcirtError, and then nothing is left of it."""
+    entry = create_entry(store, container_id, options)
+    entry.close()
+
+
+def create_entry(store: Store, container_id: str, options: CreateOptions) -> Entry:
+    """Create a container and return its directory, still locked."""
+    _check_options(options)
+    bundle = os.path.realpath(options.bundle)
+    config, text = load(bundle, options.config)
+    plan = make_plan(config, container_id, bundle, options)
+    for warning in plan.warnings:
+        _log.warning(warning)
+    entry = store.reserve(container_id)
+    record = _record(entry, config, bundle)
+    execution = _execution(entry, config, record)
+    try:
+        _create(entry, execution, text, plan, record, options)
+    except BaseException as e:
+        _end_child(execution.context)
+        stopped = execution.hooks_ran or "/hooks/" in getattr(e, "pointer", "")
+        _take_back(entry, record, config if stopped else None)
+        raise
+    finally:
+        _close(execution)
+    return entry
+
+
+def load(bundle: str, name: str) -> tuple[Config, bytes]:
+    """Read and check a bundle's configuration, logging what is only worth a warning."""
+    config, text, warnings = read_config(os.path.join(bundle, name))
+    for warning in warnings:
+        _log.warning(str(warning))
+    return config, text
+
+
+def make_plan(config: Config, container_id: str, bundle: str, options: CreateOptions) -> Plan:
+    """Build the plan for this host."""
+    host = read_host()
+    rootless = options.rootless
+    if rootless is None:
+        rootless = host.uid != 0 or host.in_user_namespace
+    return build(
+        config,
+        host,
+        Options(
+            container_id=container_id,
+            bundle=bundle,
+            no_pivot=options.no_pivot,
+            no_new_keyring=options.no_new_keyring,
+            preserve_fds=options.preserve_fds,
+            rootless=rootless,
+        ),
+    )
+
+
+def _check_options(options: CreateOptions) -> None:
+    if options.systemd_cgroup:
+        raise OcirtError("--systemd-cgroup isn't supported yet; use cgroupfs")
+    if options.console_socket:
+        raise OcirtError("--console-socket isn't supported yet")
+    for fd in range(3, 3 + options.preserve_fds):
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise OcirtError(
+                f"--preserve-fds {options.preserve_fds}: descriptor {fd} isn't open"
+            ) from None
+
+
+def _create(
+    entry: Entry,
+    execution: Execution,
+    text: bytes,
+    plan: Plan,
+    record: Record,
+    options: CreateOptions,
+) -> None:
+    entry.write_record(record)
+    entry.write(CONFIG, text)
+    context = execution.context
+    context.listener = bind_in(entry.fd, SOCKET).detach()
+    if options.trace:
+        with Trace(options.trace) as trace:
+            execution.observe = trace.add
+            _execute(execution, plan)
+    else:
+        _execute(execution, plan)
+    record = replace(
+        record,
+        init_pid=context.init_pid,
+        init_start=start_time(context.init_pid),
+        complete=True,
+        cgroup=context.cgroup.to_json() if context.cgroup else None,
+    )
+    entry.write_record(record)
+    if options.pid_file:
+        write_pid_file(options.pid_file, record.init_pid)
+
+
+def _record(entry: Entry, config: Config, bundle: str) -> Record:
+    root = config.root.path if config.root else ""
+    now = datetime.datetime.now(datetime.UTC)
+    return Record(
+        id=entry.id,
+        bundle=bundle,
+        rootfs=os.path.normpath(os.path.join(bundle, root)),
+        oci_version=config.oci_version,
+        created_at=now.isoformat().replace("+00:00", "Z"),
+        owner=os.geteuid(),
+        has_process=config.process is not None,
+        poststart=bool(config.hooks.poststart),
+        poststop=bool(config.hooks.poststop),
+        annotations=config.annotations,
+    )
+
+
+def _execution(entry: Entry, config: Config, record: Record) -> Execution:
+    ours, theirs = Channel.pair()
+
+    def warn(text: str) -> None:
+        if context.side is Side.RUNTIME:
+            _log.warning(text)
+        else:
+            theirs.send(News.WARN, text=text)
+
+    def born(pid: int, pidfd: int) -> None:
+        if context.side is Side.JOINER:
+            theirs.send(News.BORN, pid=pid)
+            os._exit(0)
+        if context.init_pid:
+            os.waitpid(context.init_pid, 0)  # the joiner, which has ended
+            os.close(context.init_pidfd)
+        context.init_pid, context.init_pidfd = pid, pidfd
+        note_process(entry, pid)
+
+    context = Context(
+        config=config,
+        container_id=entry.id,
+        bundle=record.bundle,
+        rootfs=record.rootfs,
+        warn=warn,
+        born=born,
+    )
+    return Execution(context, ours, theirs, lambda undo: journal.note(entry, undo))
+
+
+def note_process(entry: Entry, pid: int) -> None:
+    """Put a process into the journal."""
+    journal.note(entry, Undo(UndoKind.PROCESS, {"pid": pid, "start": start_time(pid)}))
+
+
+def _execute(execution: Execution, plan: Plan) -> None:
+    """Run create's steps up to the last of init's, see init become the stub, run the rest."""
+    last = max(i for i, step in enumerate(plan.create) if step.side is Side.INIT)
+    execution.run(plan.create[: last + 1])
+    # Init's end of the channel closes when it executes the stub.
+    while (message := execution.ours.receive()).news is not News.CLOSED:
+        execution.handle(message)
+    ended, _ = os.waitpid(execution.context.init_pid, os.WNOHANG)
+    if ended:
+        raise OcirtError("the container's init ended while it became the stub")
+    execution.run(plan.create[last + 1 :])
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a pid file (bare decimal) that is never seen half written. Raises OcirtError."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.{os.getpid()}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with os.fdopen(fd, "wb") as file:
+            file.write(b"%d" % pid)
+        os.rename(temporary, path)
+    except OSError as e:
+        raise OcirtError(f"--pid-file {path}: {(e.strerror or str(e)).lower()}") from None
+
+
+def _end_child(context: Context) -> None:
+    if context.init_pidfd < 0:
+        return
+    try:
+        signal.pidfd_send_signal(context.init_pidfd, signal.SIGKILL)
+        os.waitpid(context.init_pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def _close(execution: Execution) -> None:
+    context = execution.context
+    execution.ours.close()
+    execution.theirs.close()
+    for fd in (context.init_pidfd, context.listener, context.stub_program, context.own_memory):
+        if fd >= 0:
+            os.close(fd)
+    for fd in (*context.namespaces.values(), *context.sources.values()):
+        os.close(fd)
+    if context.attachment is not None:
+        context.attachment.close()
+
+
+def _take_back(entry: Entry, record: Record, stopped: Config | None) -> None:
+    """After a failure: undo what the journal names and free the id; poststop hooks if stopped."""
+    try:
+        journal.undo_all(entry)
+        entry.remove()
+    except (OcirtError, OSError) as e:
+        _log.error("after the failure: %s; `ocirt delete --force %s` tries again", e, entry.id)
+    entry.close()
+    if stopped is not None:
+        run_poststop(stopped, record)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading the facts about the host that a plan depends on."""
+
+from __future__ import annotations
+
+import os
+
+from ocirt.cgroups.layout import detect
+from ocirt.plan.host import Host
+
+_CAP_SYS_ADMIN = 21
+# /proc/self/uid_map of the host's first user namespace.
+_ALL_IDS = [0, 0, 4294967295]
+
+
+def read_host() -> Host:
+    """Look at this process and machine. Raises OSError."""
+    capabilities = _capabilities()
+    return Host(
+        layout=detect(),
+        privileged=bool(capabilities["CapEff"] & 1 << _CAP_SYS_ADMIN),
+        in_user_namespace=_in_user_namespace(),
+        last_cap=int(_read("/proc/sys/kernel/cap_last_cap")),
+        bounding=capabilities["CapBnd"],
+        uid=os.geteuid(),
+    )
+
+
+def _capabilities() -> dict[str, int]:
+    """Return the masks of proc_pid_status(5) by their names."""
+    masks: dict[str, int] = {}
+    for line in _read("/proc/self/status").splitlines():
+        name, _, value = line.partition(":")
+        if name.startswith("Cap"):
+            masks[name] = int(value, 16)
+    return masks
+
+
+def _in_user_namespace() -> bool:
+    return [int(n) for n in _read("/proc/self/uid_map").split()] != _ALL_IDS
+
+
+def _read(path: str) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 1 << 16).decode()
+    finally:
+        os.close(fd)

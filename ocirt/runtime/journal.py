@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The undo journal: what outlives a process is written down before it exists.
+
+A create that fails, `delete`, and `delete --force` after a runtime that was killed all do the
+same: read the journal and take its records back, last first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+from ocirt.cgroups import manager
+from ocirt.cgroups.manager import CgroupPaths
+from ocirt.errors import OcirtError
+from ocirt.parts.step import Undo, UndoKind
+from ocirt.runtime.pids import open_process
+from ocirt.runtime.store import JOURNAL, Entry
+
+# How long a killed process may take to go, and a cgroup to become empty: as runc waits.
+_PATIENCE = 10.0
+
+
+def note(entry: Entry, undo: Undo) -> None:
+    """Add a record; it is on file when this returns."""
+    line = json.dumps({"kind": undo.kind, **undo.data}) + "\n"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    fd = os.open(JOURNAL, flags, 0o600, dir_fd=entry.fd)
+    try:
+        os.write(fd, line.encode())
+    finally:
+        os.close(fd)
+
+
+def read(entry: Entry) -> list[Undo]:
+    """Return the records in the order they were written; a torn last line doesn't count."""
+    try:
+        lines = entry.read(JOURNAL).split(b"\n")
+    except FileNotFoundError:
+        return []
+    records: list[Undo] = []
+    for line in lines:
+        try:
+            data = json.loads(line)
+            records.append(Undo(UndoKind(data.pop("kind")), data))
+        except (ValueError, KeyError, AttributeError):
+            continue
+    return records
+
+
+def undo_all(entry: Entry) -> None:
+    """Take back everything the journal names. Raises OcirtError for what can't be."""
+    for record in reversed(read(entry)):
+        if record.kind is UndoKind.PROCESS:
+            end_process(int(record.data["pid"]), int(record.data["start"]))
+        else:
+            _remove_cgroup(record)
+
+
+def end_process(pid: int, start: int) -> None:
+    """Kill a process and wait until it is gone; nothing happens if it isn't the one meant."""
+    process = open_process(pid, start)
+    if process is None:
+        return
+    with process:
+        process.kill(signal.SIGKILL)
+        if not process.wait(_PATIENCE):
+            raise OcirtError(
+                f"process {pid} was killed but doesn't end (is it frozen, or waiting for I/O?)"
+            )
+
+
+def _remove_cgroup(record: Undo) -> None:
+    made = tuple(record.data["made"])
+    # Pre-existing cgroups aren't ours: neither to remove nor to empty.
+    ours = CgroupPaths.from_json(record.data["paths"]).only(made)
+    if ours.directories:
+        manager.kill(ours, signal.SIGKILL)
+    manager.remove(made, deadline_seconds=_PATIENCE)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""state and list: what a container is right now (runtime.md, "Query State"). Changes nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from enum import StrEnum
+
+from ocirt.errors import ContainerNotFoundError, OcirtError
+from ocirt.runtime import journal
+from ocirt.runtime.pids import is_alive
+from ocirt.runtime.socket_path import connect_in
+from ocirt.runtime.store import SOCKET, Entry, Record, Store
+
+_log = logging.getLogger("ocirt")
+
+
+class Status(StrEnum):
+    """runtime.md, "State"."""
+
+    CREATING = "creating"
+    CREATED = "created"
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+def status_of(entry: Entry, record: Record | None) -> tuple[Status, int]:
+    """Return a container's status and init's pid (0 unless it runs).
+
+    Nothing is stored that could become wrong: init's life is in /proc, and whether the program was
+    started shows on the socket, which the stub closes when it executes it.
+    """
+    if record is None or not record.complete:
+        pid = _pid_by_journal(entry)
+        return (Status.CREATING, pid) if pid or entry.is_locked() else (Status.STOPPED, 0)
+    if not is_alive(record.init_pid, record.init_start):
+        return Status.STOPPED, 0
+    waiting = connect_in(entry.fd, SOCKET)
+    if waiting is None:
+        return Status.RUNNING, record.init_pid
+    waiting.close()
+    return Status.CREATED, record.init_pid
+
+
+def _pid_by_journal(entry: Entry) -> int:
+    """Return init's pid while create is at work, or after it was killed."""
+    for undo in reversed(journal.read(entry)):
+        if "pid" in undo.data and is_alive(undo.data["pid"], undo.data["start"]):
+            return int(undo.data["pid"])
+    return 0
+
+
+def state(store: Store, container_id: str) -> dict[str, object]:
+    """Return a container's state as JSON-ready data.
+
+    The specification's properties, and as in runc rootfs, created and owner. Raises
+    ContainerNotFoundError.
+    """
+    entry = store.open(container_id)
+    try:
+        record = entry.read_record()
+        status, pid = status_of(entry, record)
+    finally:
+        entry.close()
+    if record is None:
+        raise ContainerNotFoundError(
+            f"container does not exist: {container_id} (its create has not come far enough)"
+        )
+    document: dict[str, object] = {
+        "ociVersion": record.oci_version,
+        "id": record.id,
+        "pid": pid,
+        "status": str(status),
+        "bundle": record.bundle,
+        "rootfs": record.rootfs,
+        "created": record.created_at,
+    }
+    if record.annotations:
+        document["annotations"] = record.annotations
+    document["owner"] = ""
+    return document
+
+
+def list_containers(store: Store) -> list[dict[str, object]]:
+    """Return the states of all containers; one that can't be read is warned about and left out."""
+    owners: dict[int, str] = {}
+    states: list[dict[str, object]] = []
+    for container_id in store.ids():
+        try:
+            document = state(store, container_id)
+            owner = os.stat(os.path.join(store.root, container_id)).st_uid
+        except ContainerNotFoundError:
+            continue  # deleted meanwhile
+        except (OcirtError, OSError) as e:
+            _log.warning("container %s: %s", container_id, e)
+            continue
+        document["owner"] = owners.setdefault(owner, _user_name(owner))
+        states.append(document)
+    return states
+
+
+def _user_name(uid: int) -> str:
+    """Return a user's name by /etc/passwd (the image has no name service), or #uid."""
+    try:
+        with open("/etc/passwd", "rb") as file:
+            for line in file:
+                fields = line.split(b":")
+                if len(fields) > 2 and fields[2] == b"%d" % uid:
+                    return fields[0].decode(errors="replace")
+    except OSError:
+        pass
+    return f"#{uid}"

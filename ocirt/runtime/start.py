@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""start: let the waiting stub run the program (runtime.md, "Start")."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from ocirt.errors import OcirtError, StateConflictError
+from ocirt.kernel.stublist import Failure, Report, decode_report
+from ocirt.parts.hooks import describe_end
+from ocirt.runtime.hooks import run_poststart
+from ocirt.runtime.pids import is_alive
+from ocirt.runtime.query import Status, status_of
+from ocirt.runtime.socket_path import connect_in
+from ocirt.runtime.store import SOCKET, Entry, Record, Store
+from ocirt.runtime.takedown import destroy
+
+
+def start(store: Store, container_id: str) -> None:
+    """Start a created container. Raises OcirtError; in the wrong status nothing changes."""
+    with store.locked(container_id) as entry:
+        start_entry(entry)
+
+
+def start_entry(entry: Entry) -> None:
+    """Start the container of a locked directory."""
+    record = entry.read_record()
+    status, _ = status_of(entry, record)
+    if record is None or status is not Status.CREATED:
+        raise StateConflictError(_REFUSALS[status])
+    if not record.has_process:
+        raise OcirtError(
+            "cannot start a container without a process: config.json had none when it was created"
+        )
+    channel = connect_in(entry.fd, SOCKET)
+    if channel is None:
+        raise StateConflictError(_REFUSALS[Status.RUNNING])
+    with channel:
+        _go(entry, record, channel)
+    if record.poststart:
+        try:
+            run_poststart(entry, record)
+        except OcirtError:
+            # runtime.md, step 10: stop the container and go on with its destruction.
+            destroy(entry, record)
+            raise
+
+
+# runc's words.
+_REFUSALS = {
+    Status.STOPPED: "cannot start a container that has stopped",
+    Status.RUNNING: "cannot start an already running container",
+    Status.CREATING: "cannot start a container that is still being created",
+}
+
+
+def _go(entry: Entry, record: Record, channel: socket.socket) -> None:
+    """Say "go", and wait until the program runs or the stub has said why not."""
+    try:
+        channel.sendall(b"g", socket.MSG_NOSIGNAL)
+    except BrokenPipeError:
+        raise OcirtError("the container's init died before it could be started") from None
+    answer = b""
+    try:
+        while chunk := channel.recv(4096):
+            answer += chunk
+    except ConnectionResetError:
+        pass
+    # Whatever came of it, there is nobody left to say "go" to.
+    entry.unlink(SOCKET)
+    report = decode_report(answer)
+    if not report.executed:
+        raise OcirtError(_explain(report, record))
+
+
+def _explain(report: Report, record: Record) -> str:
+    if report.failure is None:
+        alive = is_alive(record.init_pid, record.init_start)
+        return (
+            "the container's init ended before it ran the program"
+            + (" (it still exists)" if alive else "")
+            + ": killed, perhaps for want of memory (see linux.resources.memory.limit)"
+        )
+    if report.failure is Failure.BY_ERRNO:
+        name = errno.errorcode.get(report.number, "")
+        words = os.strerror(report.number).lower()
+        return f"{report.text}: {words}" + (f" ({name})" if name else "")
+    if report.failure is Failure.BY_TIMEOUT:
+        return f"{report.text}: killed after its timeout of {report.number // 1000} s"
+    return f"{report.text}: {describe_end(os.waitstatus_to_exitcode(report.number))}"
