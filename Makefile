@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Everything made goes below build/, but for the C parts and the generated checks, which Python
+# looks for beside its sources.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+# By its full path: another python3 may come first in PATH, without the distribution's bindings.
+HOST_PYTHON := /usr/bin/python3
+VENV := $(CURDIR)/build/venv
+PYTHON := $(VENV)/bin/python
+PREFIX ?= /usr/local
+RUNTIME ?= build/ocirt
+CC := gcc
+
+# python3-prctl and python3-seccomp: PyPI's python-prctl needs libcap's headers to build, and the
+# libseccomp binding is only released by distributions. The virtual environment sees both.
+DEBIAN := gcc libc6-dev linux-libc-dev python3-dev python3-venv python3-prctl python3-seccomp \
+	busybox-static uidmap iproute2
+NEEDED := 'jsonschema>=4.10' 'fastjsonschema>=2.16'
+# The tools whose verdict changes from release to release are held.
+TOOLS := 'pytest>=7' 'hypothesis>=6' 'ruff==0.17.*' 'mypy==2.4.*' 'import-linter==2.*' types-jsonschema
+# mypy refuses a directory without Python in it.
+TYPED = $(foreach d,ocirt tests bundles bench conformance,$(if $(wildcard $(d)/*.py $(d)/*/*.py),$d))
+PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore
+
+# Asked in recipes only: while make reads this file, setup may not have installed Python yet.
+SYSCONFIG = $(HOST_PYTHON) -Ic 'import sysconfig; print(sysconfig.$(1))'
+WARNINGS := -std=c11 -Wall -Wextra -Werror
+# A static program without a C library, as small as it gets: a waiting container is charged for it.
+STUB_FLAGS := -Os -static -nostdlib -nostartfiles -ffreestanding -fno-builtin \
+	-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
+	-fno-unwind-tables -fno-pie -no-pie \
+	-Wl,--build-id=none,-z,norelro,-z,noexecstack,-z,noseparate-code -s
+
+.PHONY: help setup build compiled demo lint test unit integration install clean
+
+help:
+	@echo 'make setup        install what is needed from Debian and PyPI (as root)'
+	@echo 'make build        leave the runtime as build/ocirt'
+	@echo 'make demo         run bundles/hello (as root)'
+	@echo 'make test         lint, then all tests (as root)'
+	@echo 'make lint | unit | integration    parts of it; RUNTIME=PATH tests another runtime'
+	@echo 'make install      install below PREFIX ($(PREFIX))'
+	@echo 'make clean        remove what build made, but for the virtual environment'
+
+setup:
+	@if ! command -v apt-get >/dev/null; then \
+		echo 'make setup installs Debian packages, and this system has no apt-get.' >&2; \
+		echo 'Install what these are called here, then run make build: $(DEBIAN)' >&2; \
+		exit 1; \
+	fi
+	@missing=(); for package in $(DEBIAN); do \
+		[[ "$$(dpkg-query -W -f '$${Status}' $$package 2>/dev/null)" == *' installed' ]] \
+			|| missing+=($$package); \
+	done; \
+	if (($${#missing[@]})); then \
+		if ((EUID)); then echo "as root: apt-get install $${missing[*]}" >&2; exit 1; fi; \
+		apt-get update -qq; \
+		DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends "$${missing[@]}"; \
+	fi
+	@$(MAKE) --no-print-directory build/venv.stamp
+
+$(PYTHON):
+	$(HOST_PYTHON) -m venv --system-site-packages $(VENV)
+
+# Depends on the list of packages in this file; touches only what is missing or too old.
+build/venv.stamp: Makefile | $(PYTHON)
+	$(PIP) $(NEEDED) $(TOOLS)
+	@touch $@
+
+build: build/ocirt
+
+build/_linux.stamp: ocirt/kernel/_linux.c
+	$(CC) $(WARNINGS) -O2 -shared -fPIC -I"$$($(call SYSCONFIG,get_path("include")))" $< \
+		-o "ocirt/kernel/_linux$$($(call SYSCONFIG,get_config_var("EXT_SUFFIX")))"
+	@mkdir -p build && touch $@
+
+ocirt/kernel/stub: ocirt/kernel/stub.c
+	$(CC) $(WARNINGS) $(STUB_FLAGS) $< -o $@
+
+build/checks.stamp: $(wildcard ocirt/spec/*.py schemas/*.json schemas/*/*.json) | build/venv.stamp
+	$(PYTHON) -m ocirt.spec.compile
+	@touch $@
+
+compiled: build/_linux.stamp ocirt/kernel/stub build/checks.stamp
+
+# launcher INTERPRETER,DIRECTORY: a script that works in any directory and without environment.
+# The kernel cuts a "#!" line at 127 bytes (255 since 5.1): a longer one goes through the shell,
+# which reads the first two lines as a command and Python as a string.
+define launcher
+interpreter='$(1)'; \
+{ if (($${#interpreter} < 120)); then printf '#!%s -I\n' "$$interpreter"; \
+  else printf "#!/bin/sh\n'''exec' '%s' -I \"\$$0\" \"\$$@\"\n' '''\n" "$$interpreter"; fi; \
+  printf 'import sys\n\nsys.path.insert(0, "%s")\nfrom ocirt.cli.main import main\n\n' '$(2)'; \
+  printf 'sys.exit(main())\n'; }
+endef
+
+build/ocirt: Makefile | compiled build/venv.stamp
+	@$(call launcher,$(VENV)/bin/python3,$(CURDIR)) >$@.new
+	@chmod 755 $@.new && mv $@.new $@
+
+demo: build
+	@$(HOST_PYTHON) -I bundles/make.py hello build/bundles/hello
+	@build/ocirt run --bundle build/bundles/hello hello
+
+lint: build
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy $(TYPED)
+	$(VENV)/bin/lint-imports
+
+unit: build
+	$(PYTHON) -m pytest tests/unit
+
+integration: build
+	$(PYTHON) -m pytest tests/integration --runtime $(RUNTIME)
+
+# One run for both, so that its last line counts every test.
+test: lint
+	$(PYTHON) -m pytest tests/unit tests/integration --runtime $(RUNTIME)
+
+HOME_DIR = $(DESTDIR)$(PREFIX)/lib/ocirt
+
+install: compiled
+	install -d $(HOME_DIR) $(DESTDIR)$(PREFIX)/bin
+	$(HOST_PYTHON) -m venv --system-site-packages $(HOME_DIR)/venv
+	$(HOME_DIR)/venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		--root-user-action=ignore 'jsonschema>=4.10'
+	rm -rf $(HOME_DIR)/ocirt
+	cp -a ocirt schemas $(HOME_DIR)/
+	find $(HOME_DIR)/ocirt -name __pycache__ -prune -exec rm -rf {} +
+	$(HOME_DIR)/venv/bin/python -m compileall -q $(HOME_DIR)/ocirt
+	@$(call launcher,$(PREFIX)/lib/ocirt/venv/bin/python3,$(PREFIX)/lib/ocirt) \
+		>$(DESTDIR)$(PREFIX)/bin/ocirt
+	chmod 755 $(DESTDIR)$(PREFIX)/bin/ocirt
+
+clean:
+	rm -rf build/ocirt build/bundles build/*.stamp
+	rm -f ocirt/kernel/_linux*.so ocirt/kernel/stub ocirt/spec/_checks_*.py
