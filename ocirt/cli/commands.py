@@ -5,72 +5,33 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ocirt import __version__
 from ocirt.cli import help as help_texts
-from ocirt.cli.log import output
-from ocirt.cli.parse import Invocation
-from ocirt.cli.table import BY_NAME
-from ocirt.errors import OcirtError, UsageError
+from ocirt.cli.parse import Invocation, find_command
+from ocirt.cli.signals import signal_number
+from ocirt.cli.stdio import print_out
+from ocirt.errors import OcirtError, UsageError, describe
 from ocirt.parts.mount_options import SUPPORTED
-from ocirt.runtime import query
+from ocirt.runtime import plan, query
 from ocirt.runtime.create import CreateOptions, create
 from ocirt.runtime.delete import delete
 from ocirt.runtime.kill import kill
-from ocirt.runtime.plan import describe
 from ocirt.runtime.run import run
 from ocirt.runtime.start import start
 from ocirt.runtime.store import Store
 from ocirt.spec.defaults import default_config
-from ocirt.spec.features import features
+from ocirt.spec.features import VERSION_MAX, features
 from ocirt.spec.validate import Kind, check_document
 
-SPEC_VERSION = "1.3.0"
+_LIST_COLUMNS = ("id", "pid", "status", "bundle", "created", "owner")
+# runc's table: columns of 12 at least, 3 blanks between them.
+_LIST_WIDTH = 12
+_LIST_PADDING = 3
 
-
-def _store(i: Invocation) -> Store:
-    root = i.globals["root"]
-    path = os.path.abspath(str(root) if root else _default_root())
-    if path == "/":
-        raise UsageError("--root can't be /")
-    return Store(path)
-
-
-def _default_root() -> str:
-    """Return runc's rule: below XDG_RUNTIME_DIR without root, or as root of a user namespace."""
-    runtime_dir = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime_dir and (os.geteuid() or _is_namespaced_root()):
-        return os.path.join(runtime_dir, "ocirt")
-    return "/run/ocirt"
-
-
-def _is_namespaced_root() -> bool:
-    if os.environ.get("USER") == "root":
-        return False
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        return file.read().split() != ["0", "0", "4294967295"]
-
-
-def _create_options(i: Invocation) -> CreateOptions:
-    rootless = {"true": True, "false": False, "auto": None}[str(i.globals["rootless"])]
-    manager = i.globals["cgroup-manager"]
-    if manager == "disabled":
-        raise UsageError("--cgroup-manager disabled isn't supported yet")
-    return CreateOptions(
-        bundle=i.text("bundle"),
-        config=i.text("config"),
-        pid_file=i.maybe("pid-file"),
-        console_socket=i.maybe("console-socket"),
-        no_pivot=i.flag("no-pivot"),
-        no_new_keyring=i.flag("no-new-keyring"),
-        preserve_fds=i.number("preserve-fds"),
-        systemd_cgroup=bool(i.globals["systemd-cgroup"]) or manager == "systemd",
-        rootless=rootless,
-        trace=i.maybe("trace"),
-    )
+_ROOTLESS = {"true": True, "false": False, "auto": None}
 
 
 def _create(i: Invocation) -> int:
@@ -88,132 +49,120 @@ def _run(i: Invocation) -> int:
         _store(i),
         i.arguments["ID"],
         _create_options(i),
-        detach=i.flag("detach"),
-        keep=i.flag("keep"),
-        subreaper=not i.flag("no-subreaper"),
+        detach=i.options.flag("detach"),
+        keep=i.options.flag("keep"),
+        subreaper=not i.options.flag("no-subreaper"),
     )
 
 
 def _kill(i: Invocation) -> int:
     number = signal_number(i.arguments.get("SIGNAL", "TERM"))
-    kill(_store(i), i.arguments["ID"], number, everything=i.flag("all"))
+    kill(_store(i), i.arguments["ID"], number, everything=i.options.flag("all"))
     return 0
 
 
-def signal_number(text: str) -> int:
-    """Return the number of a signal given as 9, KILL or SIGKILL. Raises UsageError."""
-    if text.isascii() and text.isdigit():
-        if 1 <= int(text) <= 64:
-            return int(text)
-    else:
-        name = text.upper()
-        name = name if name.startswith("SIG") else f"SIG{name}"
-        try:
-            return signal.Signals[name]
-        except KeyError:
-            pass
-    raise UsageError(f"unknown signal {text!r}; give a name such as TERM or a number from 1 to 64")
-
-
 def _delete(i: Invocation) -> int:
-    delete(_store(i), i.arguments["ID"], force=i.flag("force"))
+    delete(_store(i), i.arguments["ID"], force=i.options.flag("force"))
     return 0
 
 
 def _state(i: Invocation) -> int:
-    output(json.dumps(query.state(_store(i), i.arguments["ID"]), indent=2) + "\n")
+    _print_json(query.state(_store(i), i.arguments["ID"]))
     return 0
 
 
 def _list(i: Invocation) -> int:
-    if i.flag("quiet"):
-        output("".join(f"{name}\n" for name in _store(i).ids()))
-        return 0
-    rows = query.list_containers(_store(i))
-    if i.text("format") == "json":
-        output(json.dumps(rows) + "\n")
-        return 0
-    keys = ("id", "pid", "status", "bundle", "created", "owner")
-    table = [[k.upper() for k in keys], *([str(row[k]) for k in keys] for row in rows)]
-    widths = [max(12, *(len(line[c]) + 3 for line in table)) for c in range(len(keys))]
-    for line in table:
-        output("".join(f"{v:<{w}}" for v, w in zip(line, widths, strict=True)).rstrip() + "\n")
+    store = _store(i)
+    if i.options.flag("quiet"):
+        print_out("".join(f"{container_id}\n" for container_id in store.ids()))
+    elif i.options.text("format") == "json":
+        _print_json(query.list_containers(store), indent=None)
+    else:
+        states = query.list_containers(store)
+        rows = [[str(state[column]) for column in _LIST_COLUMNS] for state in states]
+        print_out(_table([[column.upper() for column in _LIST_COLUMNS], *rows]))
     return 0
 
 
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [
+        max(_LIST_WIDTH, *(len(value) + _LIST_PADDING for value in column))
+        for column in zip(*rows, strict=True)
+    ]
+    lines = (
+        "".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
 def _spec(i: Invocation) -> int:
-    path = os.path.join(i.text("bundle"), "config.json")
-    document = default_config(rootless=i.flag("rootless"))
+    path = os.path.join(i.options.text("bundle"), "config.json")
+    document = default_config(rootless=i.options.flag("rootless"))
     try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(json.dumps(document, indent="\t") + "\n")
     except FileExistsError:
-        raise OcirtError(f"{path} exists; remove it first, it won't be overwritten") from None
-    except OSError as e:
-        raise OcirtError(f"{path}: {(e.strerror or '').lower()}") from None
+        raise OcirtError(f"{path} exists and stays as it is; remove it first") from None
     return 0
 
 
 def _validate(i: Invocation) -> int:
-    path = os.path.join(i.text("bundle"), i.text("config"))
+    path = os.path.join(i.options.text("bundle"), i.options.text("config"))
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as e:
-        raise OcirtError(
-            f"{path}: {(e.strerror or '').lower()}; -b names the bundle, `ocirt spec` makes a"
-            " config.json"
-        ) from None
+        hint = "--bundle names the directory, `ocirt spec` writes a config.json"
+        raise OcirtError(f"{describe(e)}; {hint}") from None
     report = check_document(data, path, Kind.CONFIG)
-    if i.text("format") == "json":
-        output(json.dumps(report.to_json(), indent=2) + "\n")
+    if i.options.text("format") == "json":
+        _print_json(report.to_json())
     else:
-        for finding in report.errors:
-            output(f"error: {finding}\n")
-        for finding in report.warnings:
-            output(f"warning: {finding}\n")
+        lines = [f"error: {finding}" for finding in report.errors]
+        lines += [f"warning: {finding}" for finding in report.warnings]
         if not report.errors:
-            output(f"{path}: valid\n")
+            lines.append(f"{path}: valid")
+        print_out("".join(f"{line}\n" for line in lines))
     return 1 if report.errors else 0
 
 
 def _plan(i: Invocation) -> int:
-    rows = describe(_store(i), i.arguments.get("ID"), _create_options(i))
-    if i.text("format") == "json":
-        output(json.dumps(rows, indent=2) + "\n")
+    rows = plan.describe(_store(i), i.arguments.get("ID"), _create_options(i))
+    if i.options.text("format") == "json":
+        _print_json(rows)
         return 0
+    lines: list[str] = []
     phase = ""
     for row in rows:
         if row["phase"] != phase:
             phase = str(row["phase"])
-            output(f"{phase}:\n")
+            lines.append(f"{phase}:")
         pointer = f"  [{row['pointer']}]" if row["pointer"] else ""
-        output(f"{row['number']:>4}  {row['side']:<8} {row['step']}{pointer}\n")
+        lines.append(f"{row['number']:>4}  {row['side']:<8} {row['step']}{pointer}")
         if row["undo"]:
-            output(f"{'':<15}undo: {row['undo']}\n")
+            lines.append(f"{'':<15}undo: {row['undo']}")
+    print_out("".join(f"{line}\n" for line in lines))
     return 0
 
 
 def _features(i: Invocation) -> int:
-    output(json.dumps(features(SUPPORTED), indent=4) + "\n")
+    _print_json(features(SUPPORTED))
     return 0
 
 
 def version(i: Invocation) -> int:
-    """Print the version; engines read the first line."""
-    python = ".".join(str(n) for n in sys.version_info[:3])
-    output(
-        f"ocirt version {__version__}\nspec: {SPEC_VERSION}\npython: {python}\n"
-        "start: plain Python\n"
+    """Print the version; engines read the first lines."""
+    python = ".".join(str(number) for number in sys.version_info[:3])
+    print_out(
+        f"ocirt version {__version__}\nspec: {VERSION_MAX}\npython: {python}\nstart: plain Python\n"
     )
     return 0
 
 
 def _help(i: Invocation) -> int:
     name = i.arguments.get("COMMAND")
-    if name is not None and name not in BY_NAME:
-        raise UsageError(f"unknown command {name!r}; `ocirt help` lists them")
-    output(help_texts.of_command(BY_NAME[name]) if name else help_texts.overview())
+    print_out(help_texts.of_command(find_command(name)) if name else help_texts.overview())
     return 0
 
 
@@ -232,3 +181,47 @@ HANDLERS: dict[str, Callable[[Invocation], int]] = {
     "version": version,
     "help": _help,
 }
+
+
+def _store(i: Invocation) -> Store:
+    root = os.path.abspath(i.globals.maybe("root") or _default_root())
+    if not root.strip("/"):
+        raise UsageError("--root can't be /: containers need a directory of their own")
+    return Store(root)
+
+
+def _default_root() -> str:
+    """Follow runc's rule: XDG_RUNTIME_DIR counts without root, and for a user namespace's root."""
+    runtime_dir = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime_dir and (os.geteuid() or _is_root_of_user_namespace()):
+        return os.path.join(runtime_dir, "ocirt")
+    return "/run/ocirt"
+
+
+def _is_root_of_user_namespace() -> bool:
+    if os.environ.get("USER") == "root":
+        return False
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.read().split() != ["0", "0", "4294967295"]
+
+
+def _create_options(i: Invocation) -> CreateOptions:
+    manager = i.globals.text("cgroup-manager")
+    if manager == "disabled":
+        raise UsageError("--cgroup-manager disabled isn't supported yet")
+    return CreateOptions(
+        bundle=i.options.text("bundle"),
+        config=i.options.text("config"),
+        pid_file=i.options.maybe("pid-file"),
+        console_socket=i.options.maybe("console-socket"),
+        no_pivot=i.options.flag("no-pivot"),
+        no_new_keyring=i.options.flag("no-new-keyring"),
+        preserve_fds=i.options.number("preserve-fds"),
+        systemd_cgroup=i.globals.flag("systemd-cgroup") or manager == "systemd",
+        rootless=_ROOTLESS[i.globals.text("rootless")],
+        trace=i.options.maybe("trace"),
+    )
+
+
+def _print_json(document: object, indent: int | None = 2) -> None:
+    print_out(json.dumps(document, indent=indent) + "\n")

@@ -3,74 +3,86 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
-from ocirt.cli.table import COMMANDS, GLOBALS, Command, Kind, Option
+from ocirt.cli.table import COMMANDS, GLOBALS, Command, Kind, Option, Positional
 
-_WIDTH = 88
-_COLUMN = 28
+_WIDTH = 80
+# Where what something means begins: in lists of commands and arguments, and of options.
+_COMMAND_COLUMN = 14
+_OPTION_COLUMN = 31
 
 
 def overview() -> str:
     """Return what `ocirt --help` prints."""
     lines = [
-        "ocirt: an OCI container runtime",
+        "ocirt runs OCI containers: it makes one from a bundle, and takes it down again.",
         "",
         "Usage: ocirt [global options] COMMAND [options] [arguments]",
     ]
-    group = ""
-    for command in COMMANDS:
-        if command.group != group:
-            group = command.group
-            lines += ["", f"{group}:"]
-        lines.append(f"  {command.name:<12}{command.summary}")
+    for group, commands in itertools.groupby(COMMANDS, lambda command: command.group):
+        lines += ["", f"{group}:"]
+        lines += _pairs(((c.name, c.summary) for c in commands), _COMMAND_COLUMN)
     lines += ["", "Global options:", *_options(GLOBALS)]
     lines += ["", "`ocirt COMMAND --help` explains a command."]
-    return "\n".join(lines) + "\n"
+    return _text(lines)
 
 
 def of_command(command: Command) -> str:
     """Return what `ocirt COMMAND --help` prints."""
-    usage = ["ocirt", command.name]
-    if command.options:
-        usage.append("[options]")
-    usage += [p.name if p.required else f"[{p.name}]" for p in command.positionals]
+    usage = ["ocirt", command.name, *(["[options]"] if command.options else [])]
+    usage += [_shape(positional) for positional in command.positionals]
     lines = [f"{command.summary}.", "", f"Usage: {' '.join(usage)}"]
     if command.description:
         lines += ["", *textwrap.wrap(command.description, _WIDTH)]
     if command.positionals:
         lines += ["", "Arguments:"]
-        lines += [f"  {p.name:<{_COLUMN - 2}}{p.help}" for p in command.positionals]
+        lines += _pairs(((p.name, p.help) for p in command.positionals), _COMMAND_COLUMN)
     if command.options:
         lines += ["", "Options:", *_options(command.options)]
     if command.examples:
         lines += ["", "Examples:"]
-        for line, meaning in command.examples:
-            lines += [f"  {line}", f"      {meaning}"]
+        column = max(len(line) for line, _ in command.examples) + 5
+        lines += _pairs(command.examples, column)
     lines += ["", "`ocirt --help` lists the global options."]
-    return "\n".join(lines) + "\n"
+    return _text(lines)
 
 
-def _options(options: Sequence[Option]) -> list[str]:
-    lines: list[str] = []
-    for option in options:
-        if option.hidden or option.ignored:
-            continue
-        names = f"-{option.short}, " if option.short else "    "
-        names += f"--{option.name}"
-        if option.kind is not Kind.FLAG:
-            names += f" {option.metavar}"
-        text = option.help
-        if option.choices:
-            text += f": {', '.join(option.choices)}"
-        if option.kind is not Kind.FLAG and option.default not in (None, 0):
-            text += f" (default {option.default})"
-        wrapped = textwrap.wrap(text, _WIDTH - _COLUMN)
-        head = f"  {names}"
-        if len(head) >= _COLUMN:
-            lines.append(head)
-            head = ""
-        lines.append(f"{head:<{_COLUMN}}{wrapped[0]}")
-        lines += [" " * _COLUMN + line for line in wrapped[1:]]
-    return lines
+def _shape(positional: Positional) -> str:
+    name = f"{positional.name}..." if positional.rest else positional.name
+    return name if positional.required else f"[{name}]"
+
+
+def _options(options: Iterable[Option]) -> Iterator[str]:
+    shown = (option for option in options if not option.hidden)
+    return _pairs(((_names(o), _meaning(o)) for o in shown), _OPTION_COLUMN)
+
+
+def _names(option: Option) -> str:
+    short = f"-{option.short}, " if option.short else "    "
+    return f"{short}--{option.name} {option.metavar}".rstrip()
+
+
+def _meaning(option: Option) -> str:
+    meaning = option.help
+    if option.choices:
+        meaning += f": {', '.join(option.choices)}"
+    if option.repeatable:
+        meaning += " (can be repeated)"
+    if option.kind is not Kind.FLAG and option.default is not None:
+        meaning += f" (default {option.default})"
+    return meaning
+
+
+def _pairs(pairs: Iterable[tuple[str, str]], column: int) -> Iterator[str]:
+    """Yield lines with a name on the left and its meaning, wrapped, from a column on."""
+    for name, meaning in pairs:
+        first, *more = textwrap.wrap(meaning, _WIDTH - column)
+        yield f"  {name}".ljust(column) + first
+        yield from (" " * column + line for line in more)
+
+
+def _text(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where messages go: stderr for people, a log file for engines.
 
-Engines read JSON lines with the keys level, msg and time, and show the last error's msg. stderr may
-be closed or opened for reading only: that never becomes an error of its own.
+Engines read JSON lines with the keys level, msg and time, and show the last error's msg. They keep
+the file from one call to the next, so it is appended to.
 """
 
 from __future__ import annotations
 
 import datetime
+import fcntl
 import json
 import logging
 import os
-import sys
 
-from ocirt.errors import UsageError
+from ocirt.cli.stdio import try_write
+from ocirt.errors import UsageError, describe
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -22,78 +23,88 @@ LEVELS = {
     "error": logging.ERROR,
 }
 
+_STDERR = 2
+
+
+class _PlainFormatter(logging.Formatter):
+    """What people read on stderr; an error is a sentence of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = "" if record.levelno >= logging.ERROR else f"ocirt: {_level(record)}: "
+        return f"{prefix}{record.getMessage()}"
+
 
 class _TextFormatter(logging.Formatter):
     """As logrus writes it, which is what engines' users are used to."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = json.dumps(record.getMessage(), ensure_ascii=False)
-        return f'time="{_now()}" level={record.levelname.lower()} msg={message}'
+        return f'time="{_time(record)}" level={_level(record)} msg={message}'
 
 
 class _JsonFormatter(logging.Formatter):
     """One object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {"level": record.levelname.lower(), "msg": record.getMessage(), "time": _now()}
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(
+            {"level": _level(record), "msg": record.getMessage(), "time": _time(record)}
+        )
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).astimezone().isoformat(timespec="seconds")
+_FORMATTERS: dict[str, type[logging.Formatter]] = {"text": _TextFormatter, "json": _JsonFormatter}
+
+
+def _level(record: logging.LogRecord) -> str:
+    return record.levelname.lower()
+
+
+def _time(record: logging.LogRecord) -> str:
+    """Return when the message was made, as RFC 3339 has it."""
+    when = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class _DescriptorHandler(logging.Handler):
-    """Writes each message by one write(2), and never fails for it."""
+    """Writes each message by one write(2), so that concurrent runtimes don't mix their lines."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, formatter: logging.Formatter) -> None:
         super().__init__()
         self._fd = fd
+        self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
-        write(self._fd, self.format(record) + "\n")
+        """Write; a message that can't be written is lost, and nothing else."""
+        try_write(self._fd, self.format(record) + "\n")
 
 
-def write(fd: int, text: str) -> None:
-    """Write text to a descriptor that may be closed or not open for writing."""
-    try:
-        os.write(fd, text.encode(errors="replace"))
-    except OSError:
-        pass
+def configure(level: str, form: str, path: str | None, lowest_fd: int) -> None:
+    """Set the logger "ocirt" up for this invocation.
 
-
-class _PlainFormatter(logging.Formatter):
-    """What people read on stderr."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        prefix = "" if record.levelno >= logging.ERROR else f"{record.levelname.lower()}: "
-        return f"ocirt: {prefix}{record.getMessage()}"
-
-
-def configure(level: str, form: str, path: str | None) -> None:
-    """Set the "ocirt" logger up for this invocation. Raises UsageError."""
+    level and form are those of --log-level and --log-format; path None means stderr alone. The file
+    gets a descriptor from lowest_fd on: those below may be the caller's gift to the container.
+    Raises UsageError.
+    """
     logger = logging.getLogger("ocirt")
     logger.setLevel(LEVELS[level])
     logger.propagate = False
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-    stderr = _DescriptorHandler(2)
-    stderr.setFormatter(_PlainFormatter())
-    logger.addHandler(stderr)
+    stderr = _DescriptorHandler(_STDERR, _PlainFormatter())
+    logger.handlers = [stderr]
     if path is None:
         return
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        fd = _open(path, lowest_fd)
     except OSError as e:
-        raise UsageError(f"--log {path}: {(e.strerror or '').lower()}") from None
-    file = _DescriptorHandler(fd)
-    file.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
-    logger.addHandler(file)
-    # The file has them; stderr is for what went wrong.
+        raise UsageError(f"--log: {describe(e)}") from None
+    logger.addHandler(_DescriptorHandler(fd, _FORMATTERS[form]()))
+    # The file has everything; stderr is for what went wrong.
     stderr.setLevel(logging.ERROR)
 
 
-def output(text: str) -> None:
-    """Print a command's result. Raises OSError: the caller may want to know that it is lost."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+def _open(path: str, lowest_fd: int) -> int:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    if fd >= lowest_fd:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest_fd)
+    finally:
+        os.close(fd)

@@ -4,86 +4,83 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 
-from ocirt.cli import commands, help, log
-from ocirt.cli.parse import Invocation, parse
-from ocirt.errors import OcirtError, UsageError
+from ocirt.cli import commands, help, log, stdio
+from ocirt.cli.parse import Invocation, Values, parse
+from ocirt.cli.signals import clean_up_when_ended
+from ocirt.cli.table import GLOBALS
+from ocirt.errors import OcirtError, UsageError, describe
 
 _log = logging.getLogger("ocirt")
 
-_INTERRUPTED = 128 + signal.SIGINT
+_FIRST_AFTER_STDIO = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit status."""
-    _open_stdio()
-    # Whoever ends us in the middle of a create gets its clean-up, too.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
-    words = list(sys.argv[1:] if argv is None else argv)
-    log.configure("warning", "text", None)
+    """Run one command line (sys.argv if None); returns the exit status."""
+    stdio.open_missing()
+    clean_up_when_ended()
+    name = "ocirt"
     try:
-        invocation = parse(words)
-    except UsageError as e:
-        log.write(2, f"ocirt: {e}\n")
-        return e.exit_status
-    try:
+        invocation = _understand(sys.argv[1:] if argv is None else argv)
+        if invocation.command:
+            name = f"ocirt {invocation.command.name}"
         return _carry_out(invocation)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-
-
-def _open_stdio() -> None:
-    """See that 0, 1 and 2 are open, so that no descriptor of ours becomes a container's stdio."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
-
-
-def _carry_out(invocation: Invocation) -> int:
-    given = invocation.globals
-    debug = bool(given["debug"])
-    command = invocation.command
-    name = command.name if command else ""
-    try:
-        log.configure(
-            "debug" if debug else str(given["log-level"]),
-            str(given["log-format"]),
-            None if given["log"] is None else str(given["log"]),
-        )
-        if given["version"]:
-            return commands.version(invocation)
-        if given["help"] or command is None:
-            log.output(help.of_command(command) if command else help.overview())
-            return 0 if given["help"] else 1
-        return commands.HANDLERS[name](invocation)
     except UsageError as e:
-        _log.error("%s", e)
+        _log.error("ocirt: %s", e)
         return e.exit_status
     except OcirtError as e:
+        _log_traceback()
         _log.error("%s failed: %s", name, e)
         return e.exit_status
-    except BrokenPipeError:
+    except OSError as e:
+        _log_traceback()
+        _log.error("%s failed: %s", name, describe(e))
         return 1
     except Exception as e:
-        if debug:
-            log.write(2, traceback.format_exc())
+        _log_traceback()
         _log.error(
-            "%s failed: internal error: %s: %s (a bug in ocirt; --debug shows where)",
+            "%s failed: internal error: %s: %s (this is a bug in ocirt; --debug shows where)",
             name,
             type(e).__name__,
             e,
         )
         return 1
+
+
+def _log_traceback() -> None:
+    # Before the error: engines show a log's last line.
+    _log.debug("%s", traceback.format_exc().rstrip())
+
+
+def _understand(words: Sequence[str]) -> Invocation:
+    """Parse, and send messages where the command line wants them, even if the rest is wrong."""
+    given = Values(GLOBALS)
+    preserved = 0
+    try:
+        invocation = parse(words, given)
+        preserved = invocation.options.number("preserve-fds")
+    finally:
+        log.configure(
+            "debug" if given.flag("debug") else given.text("log-level"),
+            given.text("log-format"),
+            given.maybe("log"),
+            lowest_fd=_FIRST_AFTER_STDIO + preserved,
+        )
+    return invocation
+
+
+def _carry_out(invocation: Invocation) -> int:
+    command = invocation.command
+    if invocation.globals.flag("help"):
+        stdio.print_out(help.of_command(command) if command else help.overview())
+        return 0
+    if invocation.globals.flag("version"):
+        return commands.version(invocation)
+    if command is None:
+        stdio.print_out(help.overview())
+        return 1
+    return commands.HANDLERS[command.name](invocation)

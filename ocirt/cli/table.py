@@ -20,24 +20,24 @@ class Kind(Enum):
 class Option:
     """One option: --name, and -short if it has one.
 
-    metavar names the value in help; ignored options are accepted for the sake of engines and do
-    nothing; hidden ones don't show in help.
+    metavar names the value in help. Given more than once the last value counts, or all of them if
+    repeatable. Hidden options don't show in help: they are there for the sake of engines.
     """
 
     name: str
     help: str
     kind: Kind = Kind.TEXT
     short: str = ""
-    metavar: str = "VALUE"
-    default: str | int | bool | None = None
+    metavar: str = ""
+    default: str | int | None = None
     choices: tuple[str, ...] = ()
-    ignored: bool = False
+    repeatable: bool = False
     hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Positional:
-    """One argument without a dash; rest takes all that follow."""
+    """One argument without a dash; rest takes all that follow, options or not."""
 
     name: str
     help: str
@@ -47,7 +47,7 @@ class Positional:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command; group is the heading in the overview."""
+    """One command. group is its heading in the overview; an example is a line and its meaning."""
 
     name: str
     group: str
@@ -59,57 +59,53 @@ class Command:
 
 
 def _flag(name: str, help_: str, short: str = "") -> Option:
-    return Option(name, help_, Kind.FLAG, short, default=False)
+    return Option(name, help_, Kind.FLAG, short)
+
+
+def _choice(
+    name: str, help_: str, metavar: str, choices: tuple[str, ...], default: str, short: str = ""
+) -> Option:
+    return Option(name, help_, Kind.CHOICE, short, metavar, default, choices)
 
 
 GLOBALS: tuple[Option, ...] = (
     Option(
         "root",
-        "where containers' states are kept (default /run/ocirt, or $XDG_RUNTIME_DIR/ocirt without"
-        " root)",
+        "where states are kept (default /run/ocirt, without root $XDG_RUNTIME_DIR/ocirt)",
         metavar="DIR",
     ),
-    Option("log", "append messages to this file; errors still go to stderr", metavar="FILE"),
-    Option(
-        "log-format",
-        "how messages are written",
-        Kind.CHOICE,
-        default="text",
-        metavar="FORMAT",
-        choices=("text", "json"),
-    ),
-    Option(
+    Option("log", "append messages to this file; errors to stderr too", metavar="FILE"),
+    _choice("log-format", "the form of that file", "FORMAT", ("text", "json"), "text"),
+    _choice(
         "log-level",
         "the least severe messages to write",
-        Kind.CHOICE,
-        default="warning",
-        metavar="LEVEL",
-        choices=("debug", "info", "warning", "error"),
+        "LEVEL",
+        ("debug", "info", "warning", "error"),
+        "warning",
     ),
-    _flag("debug", "the same as --log-level debug; also shows tracebacks of bugs"),
+    _flag("debug", "--log-level debug, with tracebacks of errors"),
     _flag("systemd-cgroup", "let systemd manage cgroups (not supported yet)"),
     Option(
         "cgroup-manager",
         "who manages cgroups",
         Kind.CHOICE,
-        default="cgroupfs",
         metavar="MANAGER",
+        default="cgroupfs",
         choices=("cgroupfs", "systemd", "disabled"),
-        hidden=True,
+        hidden=True,  # crun's spelling
     ),
-    Option(
+    _choice(
         "rootless",
-        "go without what needs root, such as cgroups that can't be written",
-        Kind.CHOICE,
-        default="auto",
-        metavar="WHEN",
-        choices=("true", "false", "auto"),
+        "do without what needs root",
+        "WHEN",
+        ("true", "false", "auto"),
+        "auto",
     ),
     _flag("help", "show help and exit", "h"),
     _flag("version", "show the version and exit", "v"),
 )
 
-_ID = Positional("ID", "the container's name: letters, digits and _+-.")
+_ID = Positional("ID", "the container's name: letters, digits and _ + - .")
 
 _BUNDLE = Option(
     "bundle",
@@ -120,154 +116,156 @@ _BUNDLE = Option(
 )
 _CONFIG = Option(
     "config",
-    "configuration file, relative to the bundle",
+    "configuration, relative to the bundle",
     short="f",
     metavar="FILE",
     default="config.json",
 )
+_FORMAT = _choice("format", "the form of the report", "FORMAT", ("text", "json"), "text")
+
 _CREATE = (
     _BUNDLE,
     _CONFIG,
-    Option("pid-file", "write the pid of the container's process here", metavar="FILE"),
+    Option("pid-file", "write the pid of the first process here", metavar="FILE"),
     Option(
-        "console-socket",
-        "unix socket that gets the terminal (not supported yet)",
-        metavar="SOCKET",
+        "console-socket", "unix socket that gets the terminal (not supported yet)", metavar="SOCKET"
     ),
     Option(
         "preserve-fds",
-        "pass this many descriptors after stderr to the container",
+        "hand this many descriptors down, from 3 on",
         Kind.NUMBER,
-        default=0,
         metavar="N",
+        default=0,
     ),
-    _flag("no-pivot", "use chroot instead of pivot_root, for a host that runs from a ramdisk"),
+    _flag("no-pivot", "use chroot instead of pivot_root (host on a ramdisk)"),
     _flag("no-new-keyring", "keep the caller's session keyring"),
-    Option("trace", "write when each step began and ended (Chrome trace format)", metavar="FILE"),
+    Option("trace", "write the steps' times here (Chrome trace format)", metavar="FILE"),
 )
 
-_LIFE = "The life of a container"
-_LOOK = "Looking"
+_LIFE = "A container's life"
+_LOOK = "What there is"
 _BEFORE = "Before there is a container"
+_ABOUT = "About ocirt"
 
 COMMANDS: tuple[Command, ...] = (
     Command(
         "create",
         _LIFE,
-        "Create a container that waits for start",
-        "Builds everything config.json asks for, up to the point where the program would run.",
+        "Make a container that waits for `ocirt start`",
+        "Makes everything config.json asks for, up to the point where its program would run. If it"
+        " fails, nothing is left behind.",
         (_ID,),
         _CREATE,
-        (("ocirt create -b /srv/web web1", "create web1 from the bundle in /srv/web"),),
+        (("ocirt create --bundle /srv/web web1", "make web1 from the bundle in /srv/web"),),
     ),
     Command(
         "start",
         _LIFE,
         "Run the program of a created container",
-        positionals=(_ID,),
+        "Returns as soon as the program runs, or says why it can't.",
+        (_ID,),
+        examples=(("ocirt start web1", "run the program that waits in web1"),),
     ),
     Command(
         "run",
         _LIFE,
-        "Create and start; wait for the end and delete",
-        "In the foreground signals are passed on, and the exit status is the program's, or 128 + n"
-        " if signal n ended it.",
+        "Create and start; wait for the end, and delete",
+        "In the foreground, signals are passed on to the container, and the exit status is its"
+        " program's, or 128 + n if signal n ended it.",
         (_ID,),
         (
             *_CREATE,
             _flag("detach", "return as soon as the program runs", "d"),
             _flag("keep", "leave the stopped container for `ocirt delete`"),
-            _flag("no-subreaper", "don't adopt processes that the container leaves behind"),
+            _flag("no-subreaper", "don't adopt processes that outlive the container"),
         ),
-        (("ocirt run -b /srv/web web1; echo $?", "run in the foreground, see the exit status"),),
+        (
+            ("ocirt run -b /srv/web web1", "run in the foreground"),
+            ("ocirt run -d -b /srv/web web1", "run in the background, until `ocirt delete`"),
+        ),
     ),
     Command(
         "kill",
         _LIFE,
-        "Send a signal to the container's process",
-        positionals=(
-            _ID,
-            Positional("SIGNAL", "name or number (default SIGTERM)", required=False),
+        "Send a signal to a container's first process",
+        "A signal is a name in any case, with or without SIG, or a number.",
+        (_ID, Positional("SIGNAL", "which one (default SIGTERM)", required=False)),
+        (_flag("all", "send it to every process of the container", "a"),),
+        (
+            ("ocirt kill web1", "ask web1 to end"),
+            ("ocirt kill --all web1 KILL", "end all of web1's processes"),
         ),
-        options=(_flag("all", "send it to every process in the container", "a"),),
-        examples=(("ocirt kill web1 KILL", "names work with and without SIG"),),
     ),
     Command(
         "delete",
         _LIFE,
         "Remove a stopped container and all that was made for it",
-        "A container that was created but not started isn't stopped: kill it first, use --force,"
-        " or set OCIRT_DELETE_CREATED=1 to have it deleted as other runtimes do.",
+        "A container that waits for start isn't stopped: kill it first or use --force, or set"
+        " OCIRT_DELETE_CREATED=1 to have it deleted as other runtimes do.",
         (_ID,),
-        (_flag("force", "kill it first; no error if there is no such container", "f"),),
+        (_flag("force", "kill it first; one that doesn't exist is no error", "f"),),
+        (("ocirt delete --force web1", "remove web1, whatever it is doing"),),
     ),
-    Command("state", _LOOK, "Print a container's state as JSON", positionals=(_ID,)),
+    Command(
+        "state",
+        _LOOK,
+        "Print a container's state as JSON",
+        "The status is creating, created, running or stopped.",
+        (_ID,),
+        examples=(("ocirt state web1", "print web1's status, pid and bundle, among others"),),
+    ),
     Command(
         "list",
         _LOOK,
         "List the containers",
+        "Lists those of one --root. As JSON it is an array of states, [] if there are none.",
         options=(
-            Option(
-                "format",
-                "table or json",
-                Kind.CHOICE,
-                short="f",
-                default="table",
-                metavar="FORMAT",
-                choices=("table", "json"),
-            ),
-            _flag("quiet", "print ids only", "q"),
+            _choice("format", "the form of the list", "FORMAT", ("table", "json"), "table", "f"),
+            _flag("quiet", "print nothing but the ids", "q"),
         ),
+        examples=(("ocirt list", "list all containers as a table"),),
     ),
     Command(
         "spec",
         _BEFORE,
         "Write a config.json to start from",
-        options=(_BUNDLE, _flag("rootless", "for a container without root")),
+        "Writes it into the bundle's directory; a config.json that is there stays as it is.",
+        options=(_BUNDLE, _flag("rootless", "for a container that is made without root")),
+        examples=(("ocirt spec -b /srv/web", "write /srv/web/config.json"),),
     ),
     Command(
         "validate",
         _BEFORE,
-        "Check a config.json and report everything that is wrong with it",
-        "Exits with 1 if there is an error; warnings alone exit with 0.",
-        options=(
-            _BUNDLE,
-            _CONFIG,
-            Option(
-                "format",
-                "text or json",
-                Kind.CHOICE,
-                default="text",
-                metavar="FORMAT",
-                choices=("text", "json"),
-            ),
-        ),
+        "Check a config.json and report all that is wrong with it",
+        "The exit status is 1 if there is an error, and 0 if there are warnings at most.",
+        options=(_BUNDLE, _CONFIG, _FORMAT),
+        examples=(("ocirt validate -b /srv/web", "check /srv/web/config.json"),),
     ),
     Command(
         "plan",
         _BEFORE,
-        "Print the steps that create and start would take, without taking any",
-        positionals=(Positional("ID", "a name to plan for", required=False),),
-        options=(
-            *_CREATE,
-            Option(
-                "format",
-                "text or json",
-                Kind.CHOICE,
-                default="text",
-                metavar="FORMAT",
-                choices=("text", "json"),
-            ),
-        ),
+        "Print the steps that create and start would take; take none",
+        "Each step has the process that takes it, its place in config.json in brackets, and how a"
+        " failure later on takes it back. Options that only matter to what is made do nothing.",
+        (Positional("ID", "the name to plan for", required=False),),
+        (*_CREATE, _FORMAT),
+        (("ocirt plan -b /srv/web", "print how the bundle in /srv/web becomes a container"),),
     ),
-    Command("features", _BEFORE, "Print what this runtime supports, as JSON"),
-    Command("version", _BEFORE, "Print the version"),
+    Command(
+        "features",
+        _ABOUT,
+        "Print what this runtime can do, as JSON",
+        "The document is the specification's, as in features.md.",
+        examples=(("ocirt features", "print the namespaces, capabilities, mount options, ..."),),
+    ),
+    Command("version", _ABOUT, "Print the version"),
     Command(
         "help",
-        _BEFORE,
+        _ABOUT,
         "Explain a command",
         positionals=(Positional("COMMAND", "the command", required=False),),
+        examples=(("ocirt help run", "the same as `ocirt run --help`"),),
     ),
 )
 
-BY_NAME: dict[str, Command] = {c.name: c for c in COMMANDS}
+BY_NAME: dict[str, Command] = {command.name: command for command in COMMANDS}
