@@ -40,6 +40,15 @@ def open_procfs(path: str = "/proc") -> int:
     return fd
 
 
+def read_at(dirfd: int, path: str) -> str:
+    """Return the text of a small file of /proc or /sys below a directory descriptor."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=dirfd)
+    try:
+        return os.read(fd, 1 << 16).decode()
+    finally:
+        os.close(fd)
+
+
 def write_at(dirfd: int, path: str, text: str) -> None:
     """Write text by one write(2) to an existing file below a directory descriptor."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=dirfd)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
+from ocirt.kernel.files import read_at
 from ocirt.kernel.stublist import Flag
 from ocirt.parts.capabilities import CapabilitySets, DropBounding, SetCapabilities
 from ocirt.parts.seccomp import LoadFilter
@@ -33,7 +34,6 @@ def steps(
     *,
     available: int,
     last_cap: int,
-    may_set_groups: bool,
     first_free_fd: int,
 ) -> Iterator[Step]:
     """Yield what the stub does between `start` and the program, in the order that works.
@@ -70,7 +70,7 @@ def steps(
     yield stub(
         f"become user {process.user.uid}, group {process.user.gid}",
         "/process/user",
-        SetUser(process.user, may_set_groups),
+        SetUser(process.user),
     )
     yield stub(
         f"enter {process.cwd} as that user, if root could not", "/process/cwd", Chdir(process.cwd)
@@ -129,12 +129,12 @@ class SetUser:
     """Groups, then group, then user; permitted capabilities are kept for what comes after."""
 
     user: User
-    may_set_groups: bool
 
     def run(self, c: Context) -> None:
         uid, gid, groups = self.user.uid, self.user.gid, self.user.additional_gids
         c.stub.syscall(_linux.SYS_prctl, k.PR_SET_KEEPCAPS, 1, 0, 0, 0, text="set keepcaps")
-        if self.may_set_groups:
+        # Denied in a user namespace made without privilege; asking for groups there is an error.
+        if groups or read_at(c.proc, "self/setgroups").strip() != "deny":
             ids = struct.pack(f"={len(groups)}I", *groups)
             c.stub.syscall(_linux.SYS_setgroups, len(groups), ids, text=f"setgroups {groups}")
         c.stub.syscall(_linux.SYS_setresgid, gid, gid, gid, text=f"setgid to {gid}")

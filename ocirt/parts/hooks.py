@@ -104,9 +104,13 @@ def run_hook(hook: Hook, document: dict[str, object], *, cwd: str) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=None,
         ) as process:
-            output, late = _talk(process, json.dumps(document).encode(), hook.timeout)
+            try:
+                output, late = _talk(process, json.dumps(document).encode(), hook.timeout)
+            except BaseException:
+                # Whoever ends us doesn't want to wait for the hook.
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
     except OSError as e:
         raise OcirtError(f"{hook.path}: {(e.strerror or str(e)).lower()}") from None
     words = output.decode(errors="replace").strip()[-_SHOWN:]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ocirt.errors import OcirtError
+from ocirt.kernel.constants import AT_FDCWD
 from ocirt.kernel.files import write_at
 from ocirt.parts.step import Context
 from ocirt.spec.model import IDMapping
@@ -43,7 +44,7 @@ class WriteIdMaps:
 
 def _write(pid: int, file: str, mappings: Sequence[IDMapping]) -> None:
     text = "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in mappings)
-    write_at(-100, f"/proc/{pid}/{file}", text)
+    write_at(AT_FDCWD, f"/proc/{pid}/{file}", text)
 
 
 def _is_own_id(mappings: Sequence[IDMapping], own: int) -> bool:
@@ -53,7 +54,7 @@ def _is_own_id(mappings: Sequence[IDMapping], own: int) -> bool:
 def _by_helper(pid: int, program: str, file: str, mappings: Sequence[IDMapping], own: int) -> None:
     if _is_own_id(mappings, own):
         if file == "gid_map":
-            write_at(-100, f"/proc/{pid}/setgroups", "deny")
+            write_at(AT_FDCWD, f"/proc/{pid}/setgroups", "deny")
         _write(pid, file, mappings)
         return
     path = shutil.which(program, path=os.environ.get("PATH") or _PATH)

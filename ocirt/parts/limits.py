@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
+from ocirt.kernel.constants import AT_FDCWD
 from ocirt.kernel.files import write_at
 from ocirt.kernel.process import prlimit
 from ocirt.parts.step import Context
@@ -43,7 +44,7 @@ class SetOomScoreAdj:
 
     def run(self, c: Context) -> None:
         try:
-            write_at(-100, f"/proc/{c.init_pid}/oom_score_adj", str(self.value))
+            write_at(AT_FDCWD, f"/proc/{c.init_pid}/oom_score_adj", str(self.value))
         except PermissionError:
             if not self.rootless:
                 raise

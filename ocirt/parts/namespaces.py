@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ocirt.errors import OcirtError
 from ocirt.kernel import constants as k
+from ocirt.kernel.constants import AT_FDCWD
 from ocirt.kernel.files import write_at
 from ocirt.kernel.process import namespace_type, setns, setresgid, setresuid, unshare
 from ocirt.parts.step import Context
@@ -181,4 +182,4 @@ class TimeOffsets:
         ]
         if lines:
             pid = c.init_pid or "self"
-            write_at(-100, f"/proc/{pid}/timens_offsets", "".join(lines))
+            write_at(AT_FDCWD, f"/proc/{pid}/timens_offsets", "".join(lines))

@@ -25,14 +25,9 @@ class CloneJoiner:
     """Fork the child that joins namespaces and then clones init as its own sibling."""
 
     def run(self, c: Context) -> None:
-        pid, pidfd = clone3(0)
+        pid, pidfd = _clone(c, Side.JOINER, 0, -1)
         if pid:
             c.init_pid, c.init_pidfd = pid, pidfd
-            return
-        c.side = Side.JOINER
-        # A joined pid namespace's processes could look into a dumpable one; until its ids are
-        # mapped, though, an unprivileged runtime has to be able to write the maps.
-        prctl.set_pdeathsig(signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +44,25 @@ class CloneInit:
         from_joiner = c.side is Side.JOINER
         flags = self.flags | (CLONE_PARENT if from_joiner else 0)
         into = c.attachment.into if c.attachment is not None else -1
-        pid, pidfd = clone3(flags | (CLONE_INTO_CGROUP if into >= 0 else 0), cgroup=into)
+        flags |= CLONE_INTO_CGROUP if into >= 0 else 0
+        pid, pidfd = _clone(c, Side.INIT, flags, into)
+        if pid:
+            c.born(pid, pidfd)
+
+
+def _clone(c: Context, child: Side, flags: int, cgroup: int) -> tuple[int, int]:
+    """clone3(2), and tell the child who it is before any signal can interrupt it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid, pidfd = clone3(flags, cgroup=cgroup)
         if not pid:
-            c.side = Side.INIT
+            c.side = child
             c.init_pid = 0
-            # Should the runtime die, so does init: it isn't anybody's container yet.
+            # Should the runtime die, so does this process: it isn't anybody's container yet.
             prctl.set_pdeathsig(signal.SIGKILL)
-            return
-        c.born(pid, pidfd)
+        return pid, pidfd
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -347,17 +347,8 @@ def _stub(b: _Builder) -> Iterator[Step]:
         p,
         available=(1 << b.host.last_cap + 1) - 1 if b.user_namespace else b.host.bounding,
         last_cap=b.host.last_cap,
-        may_set_groups=_may_set_groups(b),
         first_free_fd=3 + b.options.preserve_fds,
     )
-
-
-def _may_set_groups(b: _Builder) -> bool:
-    """setgroups(2) is denied where a caller without privilege mapped a single group."""
-    gids = b.config.linux.gid_mappings
-    if b.host.privileged or NamespaceType.USER not in b.namespaces.new:
-        return True
-    return not (len(gids) == 1 and gids[0].size == 1)
 
 
 def _check(b: _Builder) -> None:

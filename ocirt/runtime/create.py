@@ -208,10 +208,22 @@ def _execute(execution: Execution, plan: Plan) -> None:
     # Init's end of the channel closes when it executes the stub.
     while (message := execution.ours.receive()).news is not News.CLOSED:
         execution.handle(message)
-    ended, _ = os.waitpid(execution.context.init_pid, os.WNOHANG)
-    if ended:
-        raise OcirtError("the container's init ended while it became the stub")
+    if not _is_stub(execution.context):
+        raise OcirtError("the container's init was killed while it was being set up")
     execution.run(plan.create[last + 1 :])
+
+
+def _is_stub(context: Context) -> bool:
+    """Whether init executes the stub; the channel closes when it dies, too."""
+    try:
+        runs = os.stat(f"/proc/{context.init_pid}/exe")
+    except PermissionError:
+        # A joined user namespace that isn't the caller's: /proc tells no more than that it lives.
+        return os.waitpid(context.init_pid, os.WNOHANG) == (0, 0)
+    except OSError:
+        return False
+    stub = os.fstat(context.stub_program)
+    return (runs.st_dev, runs.st_ino) == (stub.st_dev, stub.st_ino)
 
 
 def write_pid_file(path: str, pid: int) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 
 from ocirt.cgroups.layout import detect
+from ocirt.kernel.constants import AT_FDCWD
+from ocirt.kernel.files import read_at
 from ocirt.plan.host import Host
 
 _CAP_SYS_ADMIN = 21
@@ -20,7 +22,7 @@ def read_host() -> Host:
         layout=detect(),
         privileged=bool(capabilities["CapEff"] & 1 << _CAP_SYS_ADMIN),
         in_user_namespace=_in_user_namespace(),
-        last_cap=int(_read("/proc/sys/kernel/cap_last_cap")),
+        last_cap=int(read_at(AT_FDCWD, "/proc/sys/kernel/cap_last_cap")),
         bounding=capabilities["CapBnd"],
         uid=os.geteuid(),
     )
@@ -29,7 +31,7 @@ def read_host() -> Host:
 def _capabilities() -> dict[str, int]:
     """Return the masks of proc_pid_status(5) by their names."""
     masks: dict[str, int] = {}
-    for line in _read("/proc/self/status").splitlines():
+    for line in read_at(AT_FDCWD, "/proc/self/status").splitlines():
         name, _, value = line.partition(":")
         if name.startswith("Cap"):
             masks[name] = int(value, 16)
@@ -37,12 +39,4 @@ def _capabilities() -> dict[str, int]:
 
 
 def _in_user_namespace() -> bool:
-    return [int(n) for n in _read("/proc/self/uid_map").split()] != _ALL_IDS
-
-
-def _read(path: str) -> str:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, 1 << 16).decode()
-    finally:
-        os.close(fd)
+    return [int(n) for n in read_at(AT_FDCWD, "/proc/self/uid_map").split()] != _ALL_IDS

@@ -62,6 +62,9 @@ def run(
         return status
     finally:
         if not detach:
+            # What came too late for the container isn't meant for us either.
+            while signal.sigtimedwait(forwarded | _WAKES, 0):
+                continue
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 

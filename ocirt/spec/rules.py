@@ -27,6 +27,7 @@ class Severity(StrEnum):
 
 
 Result = tuple[Severity, Finding]
+_Rule = Callable[[Json], Iterable[Result]]
 
 # semver.org, 2.0.0; only the shape matters here.
 _SEMVER = re.compile(
@@ -48,39 +49,34 @@ _HOOKS = (
 )
 
 
-def check_config(document: Json) -> list[Result]:
-    """Apply every rule to a config.json that matches its schema."""
-    linux = document.get("linux", {})
-    checks: list[Iterator[Result]] = [
-        _no_nul(document),
-        _version(document),
-        _root(document),
-        _mounts(document.get("mounts", [])),
-        _hooks(document.get("hooks", {})),
-        _annotations(document.get("annotations", {})),
-        _names(document, linux),
-        _namespaces(linux),
-        _mappings(linux),
-        _linux(linux),
-    ]
-    results = [result for check in checks for result in check]
-    if "process" in document:
-        results += _process(document["process"], "/process")
-    if "resources" in linux:
-        results += _resources(linux["resources"], "/linux/resources")
-    if "seccomp" in linux:
-        results += _seccomp(linux["seccomp"])
-    return results
+def check_config(document: Json, *, typed: bool = True) -> list[Result]:
+    """Apply every rule to a config.json.
+
+    typed says that it matches the schema. Otherwise a rule that meets a value of another type
+    gives up: the schema has reported that value, and the other rules still say what they find.
+    """
+    return _apply(_CONFIG, document, typed=typed)
 
 
-def check_process(document: Json) -> list[Result]:
+def check_process(document: Json, *, typed: bool = True) -> list[Result]:
     """Apply the rules to a process.json."""
-    return [*_no_nul(document), *_process(document, "")]
+    return _apply((_no_nul, lambda d: _process(d, "")), document, typed=typed)
 
 
-def check_resources(document: Json) -> list[Result]:
+def check_resources(document: Json, *, typed: bool = True) -> list[Result]:
     """Apply the rules to the resources that update takes."""
-    return [*_no_nul(document), *_resources(document, "")]
+    return _apply((_no_nul, lambda d: _resources(d, "")), document, typed=typed)
+
+
+def _apply(rules: Iterable[_Rule], document: Json, *, typed: bool) -> list[Result]:
+    results: list[Result] = []
+    for rule in rules:
+        try:
+            results.extend(rule(document))
+        except (TypeError, KeyError, AttributeError, ValueError):
+            if typed:
+                raise
+    return results
 
 
 def _error(
@@ -114,7 +110,7 @@ def _no_nul(document: Json) -> Iterator[Result]:
 
 
 def _version(document: Json) -> Iterator[Result]:
-    version = document["ociVersion"]
+    version = document.get("ociVersion", "1.0.0")
     match = _SEMVER.fullmatch(version)
     if match is None:
         allowed = "a version of runtime-spec such as 1.3.0 (semver.org)"
@@ -342,3 +338,20 @@ def _seccomp(seccomp: Json) -> Iterator[Result]:
             pointer = f"/linux/seccomp/syscalls/{index}/errnoRet"
             message = f"can't go with {call['action']}"
             yield _error(pointer, "seccomp-errno", message, call["errnoRet"])
+
+
+_CONFIG: tuple[_Rule, ...] = (
+    _no_nul,
+    _version,
+    _root,
+    lambda d: _mounts(d.get("mounts", [])),
+    lambda d: _hooks(d.get("hooks", {})),
+    lambda d: _annotations(d.get("annotations", {})),
+    lambda d: _names(d, d.get("linux", {})),
+    lambda d: _namespaces(d.get("linux", {})),
+    lambda d: _mappings(d.get("linux", {})),
+    lambda d: _linux(d.get("linux", {})),
+    lambda d: _process(d["process"], "/process") if "process" in d else (),
+    lambda d: _resources(d.get("linux", {}).get("resources", {}), "/linux/resources"),
+    lambda d: _seccomp(d["linux"]["seccomp"]) if "seccomp" in d.get("linux", {}) else (),
+)

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ocirt.errors import ConfigError, Finding, OcirtError
+from ocirt.errors import ConfigError, Finding, OcirtError, describe
 from ocirt.spec.checks import JsonSchemaValueException
 from ocirt.spec.load import escape, load
 from ocirt.spec.model import Config, Process, Resources
@@ -102,7 +102,7 @@ def _read(path: str, hint: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as e:
-        raise OcirtError(f"{path}: {(e.strerror or str(e)).lower()}; {hint}") from None
+        raise OcirtError(f"{describe(e)}; {hint}") from None
 
 
 def _checked(data: bytes, file: str, kind: Kind) -> tuple[Any, tuple[Finding, ...]]:
@@ -124,11 +124,12 @@ def check_document(data: bytes, file: str, kind: Kind) -> Report:
 
 def _check(document: Any, file: str, kind: Kind) -> Report:
     errors = _schema_errors(document, kind)
+    known = {finding.pointer for finding in errors}
     warnings: list[Finding] = []
-    # The rules rely on types: they are asked about what matches the schema.
-    if not errors and kind in _RULES:
-        for severity, finding in _RULES[kind](document):
-            (errors if severity is Severity.ERROR else warnings).append(finding)
+    if kind in _RULES:
+        for severity, finding in _RULES[kind](document, typed=not errors):
+            if finding.pointer not in known:
+                (errors if severity is Severity.ERROR else warnings).append(finding)
     return Report(file, tuple(sorted(errors, key=_by_pointer)), tuple(warnings))
 
 
