@@ -92,6 +92,7 @@ class Context:
     executable: str = ""
     init_pid: int = 0
     init_pidfd: int = -1
+    init_start: int = 0  # proc_pid_stat(5), field 22
     stub_program: int = -1  # sealed memfd that init executes
     listener: int = -1  # the socket on which the stub waits for start
     cgroup: CgroupPaths | None = None

@@ -18,7 +18,7 @@ from ocirt.runtime.channel import Channel, News
 from ocirt.runtime.execute import Execution
 from ocirt.runtime.hooks import run_poststop
 from ocirt.runtime.host import read_host
-from ocirt.runtime.pids import start_time
+from ocirt.runtime.pids import is_alive, start_time
 from ocirt.runtime.socket_path import bind_in
 from ocirt.runtime.store import CONFIG, SOCKET, Entry, Record, Store
 from ocirt.runtime.trace import Trace
@@ -140,7 +140,7 @@ def _create(
     record = replace(
         record,
         init_pid=context.init_pid,
-        init_start=start_time(context.init_pid),
+        init_start=context.init_start,
         complete=True,
         cgroup=context.cgroup.to_json() if context.cgroup else None,
     )
@@ -183,7 +183,9 @@ def _execution(entry: Entry, config: Config, record: Record) -> Execution:
             os.waitpid(context.init_pid, 0)  # the joiner, which has ended
             os.close(context.init_pidfd)
         context.init_pid, context.init_pidfd = pid, pidfd
-        note_process(entry, pid)
+        context.init_start = start_time(pid)
+        data = {"pid": pid, "start": context.init_start}
+        journal.note(entry, Undo(UndoKind.PROCESS, data))
 
     context = Context(
         config=config,
@@ -196,11 +198,6 @@ def _execution(entry: Entry, config: Config, record: Record) -> Execution:
     return Execution(context, ours, theirs, lambda undo: journal.note(entry, undo))
 
 
-def note_process(entry: Entry, pid: int) -> None:
-    """Put a process into the journal."""
-    journal.note(entry, Undo(UndoKind.PROCESS, {"pid": pid, "start": start_time(pid)}))
-
-
 def _execute(execution: Execution, plan: Plan) -> None:
     """Run create's steps up to the last of init's, see init become the stub, run the rest."""
     last = max(i for i, step in enumerate(plan.create) if step.side is Side.INIT)
@@ -208,22 +205,9 @@ def _execute(execution: Execution, plan: Plan) -> None:
     # Init's end of the channel closes when it executes the stub.
     while (message := execution.ours.receive()).news is not News.CLOSED:
         execution.handle(message)
-    if not _is_stub(execution.context):
+    if not is_alive(execution.context.init_pid, execution.context.init_start):
         raise OcirtError("the container's init was killed while it was being set up")
     execution.run(plan.create[last + 1 :])
-
-
-def _is_stub(context: Context) -> bool:
-    """Whether init executes the stub; the channel closes when it dies, too."""
-    try:
-        runs = os.stat(f"/proc/{context.init_pid}/exe")
-    except PermissionError:
-        # A joined user namespace that isn't the caller's: /proc tells no more than that it lives.
-        return os.waitpid(context.init_pid, os.WNOHANG) == (0, 0)
-    except OSError:
-        return False
-    stub = os.fstat(context.stub_program)
-    return (runs.st_dev, runs.st_ino) == (stub.st_dev, stub.st_ino)
 
 
 def write_pid_file(path: str, pid: int) -> None:

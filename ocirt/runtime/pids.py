@@ -9,16 +9,19 @@ import signal
 from dataclasses import dataclass
 from types import TracebackType
 
+_PF_EXITING = 0x4  # linux/sched.h; proc_pid_stat(5), field 9
+
 
 def start_time(pid: int) -> int:
     """Return when a process started, in clock ticks after boot (proc_pid_stat(5), field 22).
 
     Raises OSError (FileNotFoundError, ProcessLookupError) when there is none.
     """
-    return _stat(pid)[1]
+    return _stat(pid)[2]
 
 
-def _stat(pid: int) -> tuple[str, int]:
+def _stat(pid: int) -> tuple[str, int, int]:
+    """Return a process's state, its flags (PF_*) and its start time."""
     fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     try:
         text = os.read(fd, 4096)
@@ -26,18 +29,20 @@ def _stat(pid: int) -> tuple[str, int]:
         os.close(fd)
     # The second field is the program's name in brackets, which may hold anything.
     fields = text[text.rindex(b")") + 2 :].split()
-    return fields[0].decode(), int(fields[19])
+    return fields[0].decode(), int(fields[6]), int(fields[19])
 
 
 def is_alive(pid: int, start: int) -> bool:
-    """Whether the process of that start time still runs; a zombie doesn't."""
+    """Whether the process of that start time still runs; one that is ending doesn't."""
     if not pid:
         return False
     try:
-        status, began = _stat(pid)
+        status, flags, began = _stat(pid)
     except OSError:
         return False
-    return began == start and status not in ("Z", "X")
+    # A dying process has closed its descriptors before it becomes a zombie, but not before it
+    # has this flag.
+    return began == start and status not in ("Z", "X") and not flags & _PF_EXITING
 
 
 @dataclass(slots=True)

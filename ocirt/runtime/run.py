@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 
@@ -14,8 +13,6 @@ from ocirt.runtime.create import CreateOptions, create_entry
 from ocirt.runtime.start import start_entry
 from ocirt.runtime.store import Store
 from ocirt.runtime.takedown import destroy
-
-_log = logging.getLogger("ocirt")
 
 # Signals that concern this process itself; all others are the container's.
 _OWN = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGURG}
@@ -35,44 +32,46 @@ def run(
     Detached 0 is returned as soon as it runs. keep leaves the stopped container for `delete`;
     subreaper makes this process the parent of what the container's init leaves. Raises OcirtError.
     """
-    forwarded = set(signal.valid_signals()) - _OWN
-    # Nothing is lost: what arrives before init exists waits until we ask for it.
-    previous = set() if detach else signal.pthread_sigmask(signal.SIG_BLOCK, forwarded | _WAKES)
+    if subreaper and not detach:
+        prctl.set_child_subreaper(1)
+    entry = create_entry(store, container_id, options)
     try:
-        if subreaper and not detach:
-            prctl.set_child_subreaper(1)
-        entry = create_entry(store, container_id, options)
         record = entry.read_record()
         if record is None:
             raise OcirtError(f"container {container_id} vanished while it was being created")
-        try:
-            start_entry(entry)
-        except BaseException:
+        start_entry(entry)
+        if detach:
+            return 0
+        entry.unlock()
+        status = _wait(record.init_pid)
+        if not keep:
+            entry.lock()
             if entry.is_current():
                 destroy(entry, record)
-            raise
-        if detach:
-            entry.close()
-            return 0
-        entry.close()
-        status = _wait(record.init_pid, forwarded)
-        if not keep:
-            with store.locked(container_id) as entry:
-                destroy(entry, record)
-        return status
+    except BaseException:
+        # Whatever ends a run ends its container.
+        if entry.is_current():
+            destroy(entry, entry.read_record())
+        raise
     finally:
-        if not detach:
-            # What came too late for the container isn't meant for us either.
-            while signal.sigtimedwait(forwarded | _WAKES, 0):
-                continue
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        entry.close()
+    return status
 
 
-_WAKES = {signal.SIGCHLD}
-
-
-def _wait(pid: int, forwarded: set[signal.Signals]) -> int:
+def _wait(pid: int) -> int:
     """Forward signals to init until it ends, reaping whatever else becomes our child."""
+    forwarded = set(signal.valid_signals()) - _OWN
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, forwarded | {signal.SIGCHLD})
+    try:
+        return _reap(pid, forwarded)
+    finally:
+        # What came too late for the container isn't meant for us either.
+        while signal.sigtimedwait(forwarded, 0):
+            continue
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def _reap(pid: int, forwarded: set[signal.Signals]) -> int:
     while True:
         while True:
             try:
@@ -84,7 +83,7 @@ def _wait(pid: int, forwarded: set[signal.Signals]) -> int:
             if ended == pid:
                 code = os.waitstatus_to_exitcode(status)
                 return 128 - code if code < 0 else code
-        arrived = signal.sigwait(forwarded | _WAKES)
+        arrived = signal.sigwait(forwarded | {signal.SIGCHLD})
         if arrived != signal.SIGCHLD:
             try:
                 os.kill(pid, arrived)

@@ -170,9 +170,13 @@ class Entry:
     def is_locked(self) -> bool:
         """Whether another process is at work on the container."""
         if self.lock(0):
-            fcntl.flock(self.fd, fcntl.LOCK_UN)
+            self.unlock()
             return False
         return True
+
+    def unlock(self) -> None:
+        """Let other operations at the container."""
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     def is_current(self) -> bool:
         """Whether the directory is still the one of that name."""

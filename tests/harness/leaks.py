@@ -3,6 +3,7 @@
 
 Mounts, cgroups and network namespaces are compared for the whole machine, as a leak may carry
 any name. Others work on it too, so what comes and goes is forgiven: only what stays is reported.
+What another run of these tests has at the same time is known by its mark, and left out.
 Processes are ours if they carry the session's mark in their environment.
 """
 
@@ -12,6 +13,9 @@ import time
 from dataclasses import dataclass
 
 from tests.harness import cgroup, proc
+
+# The name of a run's cgroup, up to its token.
+CGROUP_PREFIX = "ocirt-test-"
 
 POLLS = 50
 PAUSE_SECONDS = 0.1
@@ -32,14 +36,29 @@ def snapshot(mark: str) -> Snapshot:
     pids = proc.pids()
     return Snapshot(
         mounts=frozenset(proc.mountinfo()),
-        cgroups=frozenset(cgroup.every_cgroup()),
-        network_namespaces=frozenset(proc.namespace(pid, "net") for pid in pids) - {""},
+        cgroups=frozenset(
+            path for path in cgroup.every_cgroup() if not _of_another_run(path.split("/"), mark)
+        ),
+        network_namespaces=frozenset(
+            proc.namespace(pid, "net")
+            for pid in pids
+            # A container that waits for start has no environment.
+            if not _of_another_run([*proc.environment(pid), *proc.cgroup_names(pid)], mark)
+        )
+        - {""},
         processes=frozenset(
             f"{pid} {proc.command(pid)}"
             for pid in pids
-            if proc.has_environment(pid, mark) and proc.is_running(pid)
+            if mark in proc.environment(pid) and proc.is_running(pid)
         ),
     )
+
+
+def _of_another_run(words: list[str], mark: str) -> bool:
+    """Tell whether an environment or the parts of a path have the mark of tests beside these."""
+    name, _, token = mark.partition("=")
+    ours = {mark, f"{CGROUP_PREFIX}{token}"}
+    return any(w.startswith((f"{name}=", CGROUP_PREFIX)) and w not in ours for w in words)
 
 
 def leaked(before: Snapshot, mark: str) -> str:

@@ -49,9 +49,19 @@ def command(pid: int) -> str:
     return b" ".join(words).decode(errors="replace").strip() or f"[{status(pid).get('Name')}]"
 
 
-def has_environment(pid: int, entry: str) -> bool:
-    """Tell whether the process was started with this NAME=value."""
+def environment(pid: int) -> list[str]:
+    """Return the NAME=value that the process was started with; [] if it is gone."""
     try:
-        return entry.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
-        return False
+        return []
+    return [entry.decode(errors="replace") for entry in entries]
+
+
+def cgroup_names(pid: int) -> set[str]:
+    """Return the names of the cgroups that the process is in, and of those above (cgroups(7))."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return set()
+    return {name for line in lines for name in line.split(":", 2)[2].split("/")}
