@@ -175,7 +175,7 @@ def _add(
 
 def _is_unknown(lib: ModuleType, name: str) -> bool:
     try:
-        return int(lib.resolve_syscall(lib.system_arch(), name)) == -1
+        return int(lib.resolve_syscall(lib.Arch(), name)) == -1
     except (ValueError, RuntimeError, OSError):
         return True
 

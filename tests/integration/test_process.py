@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the program gets (config.md, "Process"): looked at from inside and in /proc."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ocirt.spec.names import CAPABILITIES
+from tests.harness import Container, proc
+
+
+def mask(*names: str) -> int:
+    return sum(1 << CAPABILITIES[name] for name in names)
+
+
+def started(container: Container) -> int:
+    container.create()
+    container.start()
+    return container.pid
+
+
+def test_args_and_exit_status(container: Container) -> None:
+    container.command("/bin/sh", "-c", 'echo "$0" "$1"; exit 42', "a b", "c")
+    result = container.run()
+    assert result.stdout == "a b c\n"
+    assert result.status == 42
+
+
+def test_a_signal_is_128_and_its_number(container: Container) -> None:
+    # Not pid 1, which would be spared.
+    container.shell("sh -c 'kill -9 $$'; exit $?")
+    assert container.run().status == 137
+
+
+def test_env_is_what_config_says(container: Container) -> None:
+    container.config["process"]["env"] += ["A=1", "A=2", "EMPTY="]
+    lines = container.inside("env").splitlines()
+    assert "A=2" in lines
+    assert "A=1" not in lines
+    assert "EMPTY=" in lines
+    assert not any("XDG" in line or "LANG" in line for line in lines)
+
+
+def test_home_comes_from_the_containers_passwd(container: Container) -> None:
+    container.config["process"]["env"] = ["PATH=/bin"]
+    container.config["process"]["user"] = {"uid": 1234, "gid": 1}
+    container.bundle.file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nu:x:1234:1::/home/u:/bin/sh\n")
+    assert container.inside("echo $HOME") == "/home/u"
+
+
+def test_cwd_is_made_if_missing(container: Container) -> None:
+    container.config["process"]["cwd"] = "/a/new/place"
+    assert container.inside("pwd") == "/a/new/place"
+
+
+def test_user_groups_and_umask(container: Container) -> None:
+    user = {"uid": 1000, "gid": 1001, "additionalGids": [5, 6], "umask": 0o027}
+    container.config["process"]["user"] = user
+    pid = started(container)
+    status = proc.status(pid)
+    assert status["Uid"].split() == ["1000"] * 4
+    assert status["Gid"].split() == ["1001"] * 4
+    assert status["Groups"].split() == ["5", "6"]
+    assert status["Umask"] == "0027"
+
+
+def test_the_five_capability_sets(container: Container) -> None:
+    wanted = {
+        "bounding": ["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW"],
+        "permitted": ["CAP_CHOWN", "CAP_KILL"],
+        "effective": ["CAP_CHOWN", "CAP_KILL"],
+        "inheritable": ["CAP_CHOWN", "CAP_KILL"],
+        "ambient": ["CAP_KILL"],
+    }
+    container.config["process"]["capabilities"] = wanted
+    container.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    status = proc.status(started(container))
+    # For another user than root execve(2) leaves permitted and effective what is ambient.
+    assert int(status["CapBnd"], 16) == mask(*wanted["bounding"])
+    assert int(status["CapInh"], 16) == mask(*wanted["inheritable"])
+    assert int(status["CapAmb"], 16) == mask("CAP_KILL")
+    assert int(status["CapPrm"], 16) == int(status["CapEff"], 16) == mask("CAP_KILL")
+
+
+def test_no_capabilities_at_all(container: Container) -> None:
+    del container.config["process"]["capabilities"]
+    status = proc.status(started(container))
+    for name in ("CapBnd", "CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(status[name], 16) == 0, name
+
+
+@pytest.mark.peer_fails("runc", "1.1 fails with EPERM for what the caller hasn't got itself")
+def test_a_capability_that_cant_be_had_is_left_out(container: Container) -> None:
+    names = ["CAP_KILL", "CAP_SYS_RESOURCE", "CAP_NO_SUCH_THING"]
+    sets = {kind: list(names) for kind in ("bounding", "permitted", "effective")}
+    container.config["process"]["capabilities"] = sets
+    assert int(proc.status(started(container))["CapEff"], 16) & mask("CAP_KILL")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_no_new_privileges(container: Container, wanted: bool) -> None:
+    container.config["process"]["noNewPrivileges"] = wanted
+    assert proc.status(started(container))["NoNewPrivs"] == str(int(wanted))
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_a_seccomp_filter_holds(container: Container, no_new_privileges: bool) -> None:
+    container.config["process"]["noNewPrivileges"] = no_new_privileges
+    container.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    call = {"names": ["mkdir", "mkdirat", "no_such_call"], "action": "SCMP_ACT_ERRNO"}
+    container.bundle.set(
+        "/linux/seccomp",
+        {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{**call, "errnoRet": 95}]},
+    )
+    container.shell("mkdir /tmp/x 2>&1; grep Seccomp: /proc/self/status; true")
+    output = container.run().checked().stdout
+    assert "not supported" in output
+    assert output.split()[-1] == "2"
+
+
+def test_rlimits(container: Container) -> None:
+    container.config["process"]["rlimits"] = [
+        {"type": "RLIMIT_NOFILE", "soft": 50, "hard": 60},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+    ]
+    text = Path(f"/proc/{started(container)}/limits").read_text()
+    lines = {line[:25].strip(): line[25:].split()[:2] for line in text.splitlines()}
+    assert lines["Max open files"] == ["50", "60"]
+    assert lines["Max core file size"] == ["0", "0"]
+
+
+def test_oom_score_adj(container: Container) -> None:
+    container.config["process"]["oomScoreAdj"] = 123
+    assert Path(f"/proc/{started(container)}/oom_score_adj").read_text() == "123\n"
+
+
+def test_stdio_belongs_to_the_programs_user(container: Container, directory: Path) -> None:
+    """A pipe may be given away; a file of the host and /dev/null may not."""
+    container.config["process"]["user"] = {"uid": 4321, "gid": 4321}
+    reader, writer = os.pipe()
+    file = directory / "output"
+    before = os.stat("/dev/null").st_uid
+    container.bundle.save()
+    argv = [container.runtime.executable, "--root", str(container.runtime.root), "create"]
+    argv += ["--bundle", str(container.bundle.directory), container.id]
+    with file.open("w") as output:
+        subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=writer, stderr=output, check=True, timeout=60
+        )
+    assert os.fstat(reader).st_uid == 4321
+    assert os.stat("/dev/null").st_uid == before
+    os.close(reader)
+    os.close(writer)
+    if container.runtime.version().startswith("ocirt "):
+        assert file.stat().st_uid == os.geteuid()  # runc 1.1 gives it away
+
+
+def test_leaked_descriptors_are_closed(container: Container) -> None:
+    with open("/etc/hostname", "rb") as leaked:
+        container.shell("ls /proc/self/fd; sleep 1000")
+        container.bundle.save()
+        place = ("--bundle", str(container.bundle.directory))
+        os.set_inheritable(leaked.fileno(), True)
+        container.runtime.call(
+            "create", *place, container.id, pass_fds=(leaked.fileno(),)
+        ).checked()
+        waiting = set(os.listdir(f"/proc/{container.pid}/fd"))
+        container.start()
+        running = set(os.listdir(f"/proc/{container.pid}/fd"))
+        number = str(leaked.fileno())
+    # The socket on which it waits may have got any number.
+    assert number not in waiting or len(waiting) == 4
+    assert running == {"0", "1", "2"}
+
+
+def test_preserved_descriptors_are_passed(container: Container) -> None:
+    reader, writer = os.pipe()
+    # The harness can't choose numbers: 3 is what --preserve-fds 1 means.
+    container.shell("echo through >&3")
+    container.bundle.save()
+    argv = [container.runtime.executable, "--root", str(container.runtime.root), "run"]
+    argv += ["--preserve-fds", "1", "--bundle", str(container.bundle.directory), container.id]
+    shell = ["bash", "-c", f'exec "$@" 3>&{writer}', "bash", *argv]
+    subprocess.run(shell, pass_fds=(writer,), check=True, timeout=60, stdin=subprocess.DEVNULL)
+    os.close(writer)
+    assert os.read(reader, 100) == b"through\n"
+    os.close(reader)
+
+
+def test_a_preserved_descriptor_must_be_open(container: Container) -> None:
+    container.bundle.save()
+    place = ("--bundle", str(container.bundle.directory))
+    assert container.refused("create", "--preserve-fds", "5", *place)
+
+
+def test_no_signal_is_ignored_or_blocked(container: Container) -> None:
+    container.bundle.save()
+    argv = [container.runtime.executable, "--root", str(container.runtime.root), "create"]
+    argv += ["--bundle", str(container.bundle.directory), container.id]
+    blocked = ["sh", "-c", 'trap "" HUP USR1; exec "$@"', "sh", *argv]
+    null = subprocess.DEVNULL
+    subprocess.run(blocked, stdin=null, stdout=null, stderr=null, check=True, timeout=60)
+    container.start()
+    status = proc.status(container.pid)
+    assert int(status["SigBlk"], 16) == 0
+    if container.runtime.version().startswith("ocirt "):
+        assert int(status["SigIgn"], 16) == 0  # runc passes ignored ones on
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["nosuchprogram"], 'exec: "nosuchprogram": executable file not found in $PATH'),
+        (["/no/such"], 'exec: "/no/such": stat /no/such: no such file or directory'),
+        (["/etc/passwd"], 'exec: "/etc/passwd": permission denied'),
+    ],
+)
+def test_a_program_that_cant_be_run_fails_create(
+    container: Container, args: list[str], words: str
+) -> None:
+    container.command(*args)
+    container.bundle.save()
+    message = container.refused("create", "--bundle", str(container.bundle.directory))
+    assert words in message.replace('\\"', '"')
+
+
+def test_start_reports_a_failed_exec(container: Container) -> None:
+    container.bundle.file("/bin/garbage", "\x01\x02 not a program", 0o755)
+    container.command("/bin/garbage")
+    container.create()
+    message = container.refused("start") if _is_ours(container) else ""
+    if _is_ours(container):
+        assert "exec format error" in message
+        assert "/bin/garbage" in message
+        container.wait_for("stopped")
+
+
+def _is_ours(container: Container) -> bool:
+    return container.runtime.version().startswith("ocirt ")
+
+
+def test_start_without_a_process(container: Container) -> None:
+    if not _is_ours(container):
+        pytest.skip("runc refuses create already")
+    del container.config["process"]
+    container.create()
+    assert "process" in container.refused("start")
+    assert container.status == "created"
+
+
+def test_the_waiting_stub_shows_nothing_of_the_host(container: Container) -> None:
+    if not _is_ours(container):
+        pytest.skip("looks at ocirt's stub")
+    container.create()
+    pid = container.pid
+    assert stat.S_ISREG(os.stat(f"/proc/{pid}/exe").st_mode)
+    assert "memfd:ocirt-stub" in os.readlink(f"/proc/{pid}/exe")
+    kinds = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    assert not [k for k in kinds[3:] if k.startswith("/") and "memfd" not in k]
+    assert Path(f"/proc/{pid}/environ").read_bytes() == b""
+    mounts = proc.mountinfo(pid)
+    assert all(str(container.bundle.directory) not in m.split(" - ")[0].split()[4] for m in mounts)
