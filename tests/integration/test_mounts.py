@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mount table and what is in it (config.md, "Mounts"): mountinfo, and hostile images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Container, proc
+
+
+def mount(container: Container, **entry: Any) -> None:
+    container.config["mounts"].append(entry)
+
+
+def bind(container: Container, source: Path, destination: str, *options: str) -> None:
+    mount(
+        container,
+        destination=destination,
+        type="bind",
+        source=str(source),
+        options=["rbind", *options],
+    )
+
+
+def mounted(container: Container) -> dict[str, tuple[set[str], str]]:
+    """Create; return mount point -> (options, type) as the container's init has them."""
+    container.create()
+    table = {}
+    for line in proc.mountinfo(container.pid):
+        left, _, right = line.partition(" - ")
+        fields = left.split()
+        table[fields[4]] = (set(fields[5].split(",")) | set(fields[6:]), right.split()[0])
+    return table
+
+
+def refused(container: Container) -> str:
+    container.bundle.save()
+    return container.refused("create", "--bundle", str(container.bundle.directory))
+
+
+def test_nothing_of_the_host_is_left(container: Container) -> None:
+    table = mounted(container)
+    assert set(table) == {"/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/sys"}
+
+
+def test_options_are_the_kernels(container: Container) -> None:
+    mount(
+        container,
+        destination="/t",
+        type="tmpfs",
+        source="tmpfs",
+        options=["nosuid", "nodev", "noexec", "noatime", "ro", "size=64k", "mode=1700"],
+    )
+    options, kind = mounted(container)["/t"]
+    assert kind == "tmpfs"
+    assert {"nosuid", "nodev", "noexec", "noatime", "ro"} <= options
+    assert os.stat(f"/proc/{container.pid}/root/t").st_mode & 0o7777 == 0o1700
+
+
+def test_binds_of_files_and_directories(container: Container, directory: Path) -> None:
+    (directory / "dir").mkdir()
+    (directory / "dir" / "f").write_text("in dir\n")
+    (directory / "file").write_text("a file\n")
+    bind(container, directory / "dir", "/new/place", "ro")
+    bind(container, directory / "file", "/etc/new/file")
+    output = container.inside("cat /new/place/f /etc/new/file; touch /new/place/x || echo refused")
+    assert output.splitlines() == ["in dir", "a file", "refused"]
+    assert not (directory / "dir" / "x").exists()
+
+
+def test_a_source_relative_to_the_bundle(container: Container) -> None:
+    (container.bundle.directory / "data").write_text("here\n")
+    bind(container, Path("data"), "/data")
+    assert container.inside("cat /data") == "here"
+
+
+def test_later_mounts_cover_earlier_ones(container: Container, directory: Path) -> None:
+    for name in ("one", "two"):
+        (directory / name).mkdir()
+        (directory / name / "name").write_text(name)
+        bind(container, directory / name, "/data")
+    assert container.inside("cat /data/name") == "two"
+
+
+@pytest.mark.parametrize("link", ["absolute", "relative", "dangling"])
+def test_a_link_in_the_image_leads_nowhere_outside(
+    container: Container, directory: Path, link: str
+) -> None:
+    """The destination is resolved as the container will see it."""
+    outside = directory / "outside"
+    outside.mkdir()
+    (directory / "data").write_text("data\n")
+    rootfs = container.bundle.rootfs
+    target = {
+        "absolute": str(outside),
+        "relative": "../" * 30 + str(outside).lstrip("/"),
+        "dangling": f"{outside}/deeper/still",
+    }[link]
+    os.symlink(target, rootfs / "link")
+    bind(container, directory / "data", "/link/file")
+    mount(container, destination="/link/tmp", type="tmpfs", source="tmpfs")
+    assert container.inside("cat /link/file") == "data"
+    assert os.listdir(outside) == []
+
+
+def test_a_link_as_proc_is_refused(container: Container) -> None:
+    rootfs = container.bundle.rootfs
+    (rootfs / "proc").rmdir()
+    os.symlink("tmp", rootfs / "proc")
+    assert "/proc" in refused(container)
+
+
+@pytest.mark.parametrize("destination", ["/proc/sys", "/proc/self", "/proc"])
+def test_nothing_is_mounted_into_proc(
+    container: Container, directory: Path, destination: str
+) -> None:
+    bind(container, directory, destination)
+    if destination == "/proc" and not container.runtime.version().startswith("ocirt "):
+        pytest.skip("runc allows /proc itself")
+    assert "/proc" in refused(container)
+
+
+def test_a_file_for_lxcfs_is_allowed(container: Container, directory: Path) -> None:
+    (directory / "uptime").write_text("1.0 1.0\n")
+    bind(container, directory / "uptime", "/proc/uptime")
+    assert container.inside("cat /proc/uptime") == "1.0 1.0"
+
+
+@pytest.mark.peer_fails("runc", "1.1 mounts over it, and pivots to what is below")
+def test_the_rootfs_itself_is_no_mount_point(container: Container, directory: Path) -> None:
+    bind(container, directory, "/")
+    assert "top of rootfs" in refused(container)
+
+
+@pytest.mark.peer_fails("runc", "1.1 says invalid argument and no more")
+def test_a_wrong_option_is_named(container: Container) -> None:
+    mount(container, destination="/t", type="tmpfs", source="tmpfs", options=["colour=red"])
+    message = refused(container)
+    assert "colour" in message
+    assert "/mounts/5" in message
+
+
+def test_a_missing_source(container: Container) -> None:
+    bind(container, Path("/no/such/source"), "/x")
+    assert "/no/such/source" in refused(container)
+
+
+def test_a_read_only_root(container: Container) -> None:
+    container.config["root"]["readonly"] = True
+    output = container.inside("touch /x 2>/dev/null || echo refused; touch /dev/shm/x && echo yes")
+    assert output.splitlines() == ["refused", "yes"]
+
+
+def test_masked_and_read_only_paths(container: Container) -> None:
+    container.bundle.set("/linux/maskedPaths", ["/proc/keys", "/sys/firmware", "/no/such"])
+    container.bundle.set("/linux/readonlyPaths", ["/proc/sys", "/etc", "/none"])
+    container.shell(
+        "wc -c < /proc/keys; ls /sys/firmware | wc -l; echo x > /etc/new || echo refused;"
+        "echo x > /proc/sys/kernel/hostname || echo refused"
+    )
+    result = container.run().checked()
+    assert result.stdout.split() == ["0", "0", "refused", "refused"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shown"),
+    [
+        ("private", set()),
+        pytest.param(
+            "shared",
+            {"shared"},
+            marks=pytest.mark.peer_fails("runc", "1.1 leaves the root mount private"),
+        ),
+        ("slave", set()),
+    ],
+)
+def test_rootfs_propagation(container: Container, wanted: str, shown: set[str]) -> None:
+    container.bundle.set("/linux/rootfsPropagation", wanted)
+    options, _ = mounted(container)["/"]
+    tags = {o.partition(":")[0] for o in options if ":" in o}
+    assert tags & {"shared"} == shown
+
+
+def test_mounts_inside_dont_appear_outside(container: Container) -> None:
+    for kind in ("bounding", "effective", "permitted"):
+        container.bundle.set(f"/process/capabilities/{kind}", ["CAP_SYS_ADMIN"])
+    before = proc.mountinfo()
+    container.inside("mkdir -p /m; mount -t tmpfs tmpfs /m && touch /m/x")
+    assert proc.mountinfo() == before
+
+
+def test_no_pivot(container: Container) -> None:
+    container.create("--no-pivot")
+    container.start()
+    assert os.path.exists(f"/proc/{container.pid}/root/bin/busybox")
+    assert not os.path.exists(f"/proc/{container.pid}/root/usr")
+
+
+def test_devices_and_links(container: Container) -> None:
+    node = {"path": "/dev/own", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "gid": 7}
+    container.bundle.set("/linux/devices", [node])
+    output = container.inside("stat -c '%F %t %T %a %g' /dev/own; readlink /dev/fd; ls /dev/ptmx")
+    assert output.splitlines() == ["character special file 1 5 640 7", "/proc/self/fd", "/dev/ptmx"]
+
+
+def test_a_device_that_is_something_else(container: Container) -> None:
+    container.config["mounts"] = [m for m in container.config["mounts"] if m["type"] == "proc"]
+    container.bundle.file("/dev/null", "a file")
+    if not container.runtime.version().startswith("ocirt "):
+        pytest.skip("runc 1.1 keeps what is there")
+    assert "/dev/null" in refused(container)
