@@ -119,7 +119,11 @@ def test_a_relative_path_is_below_the_callers_cgroup(container: Container) -> No
         assert its == os.path.join(mine, relative)
     finally:
         container.delete("--force")
-        cgroup.remove_tree("/" + relative.split("/")[0])
+        # runc leaves the parents that it made.
+        parent = "/" + relative.split("/")[0]
+        for place in sorted(cgroup.every_cgroup(), reverse=True):
+            if place.endswith(parent):
+                os.rmdir(place)
 
 
 def test_no_path_at_all(container: Container) -> None:
