@@ -16,9 +16,9 @@ from ocirt.cgroups.layout import Layout, Mode
 from ocirt.cgroups.manager import CgroupMount, CgroupPaths
 from ocirt.cgroups.resources import Phase, Write
 from ocirt.kernel import constants as k
-from ocirt.kernel.mounts import fd_path, mount, move_mount
+from ocirt.kernel.mounts import fd_path, mount
 from ocirt.parts.mount_options import MountOptions
-from ocirt.parts.mounts import check_target, clone_tree, make_read_only
+from ocirt.parts.mounts import check_target, make_read_only, single
 from ocirt.parts.rootpath import Make, Root
 from ocirt.parts.step import Context, Undo, UndoKind
 
@@ -163,7 +163,8 @@ class MountCgroup:
         if self.own_namespace or not self.mounts:
             mount("cgroup", fd_path(target), "cgroup2", flags)
         else:
-            _bind(self.mounts[0].source, target)
+            with single(self.mounts[0].source) as (_, bind_on):
+                bind_on(target)
 
     def _furnish(self, top: Root) -> None:
         for entry in self.mounts:
@@ -174,19 +175,9 @@ class MountCgroup:
                     options = entry.options
                     mount("cgroup", fd_path(directory), "cgroup", _MOUNT_FLAGS, options)
                 else:
-                    _bind(entry.source, directory)
+                    with single(entry.source) as (_, bind_on):
+                        bind_on(directory)
             finally:
                 os.close(directory)
             for link in entry.links:
                 os.symlink(entry.name, link, dir_fd=top.fd)
-
-
-def _bind(source: str, target: int) -> None:
-    tree, detached = clone_tree(source, recursive=False)
-    try:
-        if detached:
-            move_mount(tree, target)
-        else:
-            mount(fd_path(tree), fd_path(target), "", k.MS_BIND)
-    finally:
-        os.close(tree)

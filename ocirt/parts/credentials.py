@@ -8,6 +8,7 @@ program: the stub. An action here runs in init and writes its system calls into 
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from ocirt.spec.model import Config, IOPriority, Process, User
 
 # umask(2) when config.json says nothing: what runc and crun give, and what images expect.
 _DEFAULT_UMASK = 0o022
+
+# Bytes of /etc/passwd that are read: an image may make it endless.
+_LONGEST_PASSWD = 1 << 20
 
 _IOPRIO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 _PERSONALITIES = {"LINUX": k.PER_LINUX, "LINUX32": k.PER_LINUX32}
@@ -192,13 +196,27 @@ def environment(c: Context, process: Process) -> list[bytes]:
 
 def home(c: Context, uid: int) -> str:
     """Return a user's home directory by the container's /etc/passwd (passwd(5)), or "/"."""
-    try:
-        fd = c.root.open("/etc/passwd", os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return "/"
-    with os.fdopen(fd, "rb") as file:
-        for line in file.read(1 << 20).split(b"\n"):
-            fields = line.split(b":")
-            if len(fields) >= 6 and fields[2] == b"%d" % uid and fields[5].startswith(b"/"):
-                return os.fsdecode(fields[5])
+    for line in _passwd(c).split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) >= 6 and fields[2] == b"%d" % uid and fields[5].startswith(b"/"):
+            return os.fsdecode(fields[5])
     return "/"
+
+
+def _passwd(c: Context) -> bytes:
+    """Return the container's /etc/passwd, empty if it isn't a readable file."""
+    try:
+        found = c.root.open("/etc/passwd")
+    except OSError:
+        return b""
+    try:
+        # Looked at before it is opened: opening a device of the image's could have effects.
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            return b""
+        fd = os.open(f"self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=c.proc)
+    except OSError:
+        return b""
+    finally:
+        os.close(found)
+    with os.fdopen(fd, "rb") as file:
+        return file.read(_LONGEST_PASSWD)

@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ocirt.errors import OcirtError
-from ocirt.kernel import constants as k
-from ocirt.kernel.mounts import fd_path, mount, move_mount
-from ocirt.parts.mounts import clone_tree
+from ocirt.parts.mounts import single
 from ocirt.parts.rootpath import Make
 from ocirt.parts.step import Context, Side, Step
 from ocirt.spec.model import Config, Device
@@ -129,8 +127,7 @@ def _check(directory: int, name: str, node: Node) -> None:
 
 
 def _bind(c: Context, node: Node) -> None:
-    tree, detached = clone_tree(node.path, recursive=False)
-    try:
+    with single(node.path) as (tree, bind_on):
         found = os.fstat(tree)
         if stat.S_IFMT(found.st_mode) != node.kind or found.st_rdev != node.device:
             raise OcirtError(
@@ -139,14 +136,9 @@ def _bind(c: Context, node: Node) -> None:
             )
         target = c.root.make(node.path, Make.FILE, 0o666)
         try:
-            if detached:
-                move_mount(tree, target)
-            else:
-                mount(fd_path(tree), fd_path(target), "", k.MS_BIND)
+            bind_on(target)
         finally:
             os.close(target)
-    finally:
-        os.close(tree)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ocirt.errors import OcirtError
 from ocirt.kernel import constants as k
 from ocirt.kernel.mounts import fd_path, mount, mount_setattr, move_mount, open_tree
-from ocirt.parts.mounts import clone_tree, remount_bind, tree_flags
+from ocirt.parts.mounts import remount_bind, single, tree_flags
 from ocirt.parts.step import Context, Side, Step
 from ocirt.spec.model import Config
 
@@ -88,13 +88,7 @@ class MaskPath:
 
 
 def _cover_with_null(target: int) -> None:
-    tree, detached = clone_tree("/dev/null", recursive=False)
-    try:
-        if os.fstat(tree).st_rdev != _NULL_DEVICE:
+    with single("/dev/null") as (null, bind_on):
+        if os.fstat(null).st_rdev != _NULL_DEVICE:
             raise OcirtError("/dev/null of the host isn't the null device: nothing can be masked")
-        if detached:
-            move_mount(tree, target)
-        else:
-            mount(fd_path(tree), fd_path(target), "", k.MS_BIND)
-    finally:
-        os.close(tree)
+        bind_on(target)

@@ -79,7 +79,6 @@ def steps(
     opens the sources of bind mounts (host_opens_sources): the container's root may not be allowed
     to reach them. Without own_sysfs the kernel refuses a new sysfs, and the host's is bound.
     """
-    remounts: list[Step] = []
     for index, entry in enumerate(config.mounts):
         pointer = f"/mounts/{index}"
         options = _options(entry, pointer)
@@ -97,10 +96,15 @@ def steps(
             continue
         later = _must_be_writable_first(entry, options)
         yield Step(Side.INIT, where, pointer, FilesystemMount(entry, options, later))
-        if later:
+
+
+def read_only_steps(config: Config) -> Iterator[Step]:
+    """Yield the steps that make read-only what had to be furnished first."""
+    for index, entry in enumerate(config.mounts):
+        pointer = f"/mounts/{index}"
+        if _must_be_writable_first(entry, _options(entry, pointer)):
             remount = RemountReadOnly(entry.destination)
-            remounts.append(Step(Side.INIT, f"{where} read-only", pointer, remount))
-    yield from remounts
+            yield Step(Side.INIT, f"make {entry.destination} read-only", pointer, remount)
 
 
 def _bind_steps(
@@ -139,6 +143,8 @@ def _options(entry: Mount, pointer: str) -> MountOptions:
 
 def _must_be_writable_first(entry: Mount, options: MountOptions) -> bool:
     """A tmpfs, and /dev, may still get mount points, nodes and links of ours."""
+    if options.is_bind:
+        return False
     return bool(options.flags & k.MS_RDONLY) and (
         entry.type == "tmpfs" or os.path.normpath(entry.destination) == "/dev"
     )
@@ -290,6 +296,26 @@ def clone_tree(path: str, *, recursive: bool) -> tuple[int, bool]:
         if e.errno in _WITHOUT_CALL:
             return os.open(path, os.O_PATH | os.O_CLOEXEC), False
         raise OSError(e.errno, os.strerror(e.errno or 0), path) from None
+
+
+@contextmanager
+def single(path: str) -> Iterator[tuple[int, Callable[[int], None]]]:
+    """Open one file or directory of the host, without what is mounted below it.
+
+    Yields its descriptor, to look at before it is used, and what binds it on a target descriptor.
+    """
+    tree, detached = clone_tree(path, recursive=False)
+
+    def bind_on(target: int) -> None:
+        if detached:
+            move_mount(tree, target)
+        else:
+            mount(fd_path(tree), fd_path(target), "", k.MS_BIND)
+
+    try:
+        yield tree, bind_on
+    finally:
+        os.close(tree)
 
 
 def _set_attributes(fd: int, options: MountOptions) -> bool:

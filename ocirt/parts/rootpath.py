@@ -97,8 +97,10 @@ class Root:
         try:
             while todo:
                 name = todo.pop()
-                if name == "..":
-                    if len(above) > 1:
+                if name in (".", ".."):
+                    if not stat.S_ISDIR(os.fstat(above[-1]).st_mode):
+                        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                    if name == ".." and len(above) > 1:
                         os.close(above.pop())
                     continue
                 fd = _step(above[-1], name, make if not todo else _on_the_way(make), mode)
@@ -138,8 +140,8 @@ class Root:
 
 
 def _components(path: str) -> list[str]:
-    """Return a path's components, last first, without those that mean nothing."""
-    return [c for c in reversed(path.split("/")) if c not in ("", ".")]
+    """Return a path's components, last first; an empty one (a slash too many) is a dot."""
+    return [c or "." for c in reversed(path.split("/"))]
 
 
 def _on_the_way(make: Make) -> Make:

@@ -303,6 +303,7 @@ def _seal(b: _Builder) -> Iterator[Step]:
         yield Step(_I, f"find the program {p.args[0]}", "/process/args/0", find)
         uid = p.user.uid
         yield Step(_I, f"give stdio to user {uid}", "/process/user", stdio.OwnStdio(uid))
+    yield from mounts.read_only_steps(b.config)
     if b.config.root is not None and b.config.root.readonly:
         yield Step(_I, "make the rootfs read-only", "/root/readonly", rootfs.ReadOnlyRoot())
     if not b.own_mounts:
