@@ -104,7 +104,12 @@ build/ocirt: Makefile | compiled build/venv.stamp
 
 demo: build
 	@$(HOST_PYTHON) -I bundles/make.py hello build/bundles/hello
-	@build/ocirt run --bundle build/bundles/hello hello
+	@build/ocirt delete --force hello
+	build/ocirt create --bundle build/bundles/hello hello
+	build/ocirt state hello
+	build/ocirt start hello
+	@while [[ "$$(build/ocirt state hello)" != *'"stopped"'* ]]; do sleep 0.1; done
+	build/ocirt delete hello
 
 lint: build
 	$(VENV)/bin/ruff check .
