@@ -391,3 +391,17 @@ def test_an_empty_environment_is_enough(
     container.create()
     container.start()
     assert container.status == "running"
+
+
+def test_the_switch_for_engines_that_delete_created_containers(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCIRT_DELETE_CREATED", "1")
+    container.create()
+    container.delete()
+    assert container.remains() == []
+    container.create()
+    container.start()
+    # A running one is still refused.
+    assert container.refused("delete")
+    assert container.status == "running"
