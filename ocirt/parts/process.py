@@ -13,7 +13,7 @@ import prctl
 
 from ocirt.errors import OcirtError
 from ocirt.kernel.constants import CLONE_INTO_CGROUP, CLONE_PARENT
-from ocirt.kernel.process import clone3, sealed_memfd
+from ocirt.kernel.process import clone3, default_action, sealed_memfd
 from ocirt.parts.stdio import close_on_exec_from
 from ocirt.parts.step import Context, Side, Step
 
@@ -128,10 +128,6 @@ def _move_up(fd: int, first: int) -> int:
 def _default_signals() -> None:
     """Undo what Python, and whoever started us, did to signals: exec keeps ignored ones ignored."""
     for number in range(1, signal.NSIG):
-        if number in (signal.SIGKILL, signal.SIGSTOP):
-            continue
-        try:
-            signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):
-            continue  # 32 and 33 are glibc's own
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            default_action(number)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
