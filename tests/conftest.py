@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# By hand each run tries new inputs; a test machine tries the same each time.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 DEFAULT_RUNTIME = Path(__file__).resolve().parent.parent / "build/ocirt"
 
