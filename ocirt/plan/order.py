@@ -176,13 +176,13 @@ def _processes(b: _Builder) -> Iterator[Step]:
 def _join(b: _Builder) -> Iterator[Step]:
     """The joiner: with privilege the user namespace last, for there is no way back from it."""
     ns = b.namespaces
+    # The mount namespace changes what paths mean: last.
+    wanted = sorted(ns.joined, key=lambda entry: entry[0] is NamespaceType.MOUNT)
     others = [
         Step(_J, f"join the {kind} namespace {path}", pointer, namespaces.JoinNamespace(kind))
-        for kind, path, pointer in ns.joined
+        for kind, path, pointer in wanted
         if kind is not NamespaceType.USER
     ]
-    # A pid namespace takes in children only; the mount namespace changes what paths mean: last.
-    others.sort(key=lambda step: "the mount namespace" in step.what)
     hide = Step(_J, "become non-dumpable", "", process.HideFromContainer())
     if b.host.privileged:
         yield from (hide, *others, *_enter_user(b), *_time(b))
