@@ -11,8 +11,13 @@ from dataclasses import dataclass
 
 import prctl
 
-from ocirt.errors import OcirtError
-from ocirt.kernel.constants import CLONE_INTO_CGROUP, CLONE_PARENT
+from ocirt.kernel.constants import (
+    CLONE_INTO_CGROUP,
+    CLONE_PARENT,
+    MOUNT_ATTR_RDONLY,
+    OPEN_TREE_CLONE,
+)
+from ocirt.kernel.mounts import AT_FDCWD, mount_setattr, open_tree
 from ocirt.kernel.process import clone3, default_action, sealed_memfd
 from ocirt.parts.stdio import close_on_exec_from
 from ocirt.parts.step import Context, Side, Step
@@ -75,7 +80,12 @@ class HideFromContainer:
 
 @dataclass(frozen=True, slots=True)
 class PrepareStub:
-    """Open what init becomes, while the host's files can still be reached."""
+    """Open what init becomes, while the host's files can still be reached.
+
+    A copy in a sealed memfd: what a container finds in /proc/1/exe is no file of the host. Where
+    the kernel forbids executable memfds (vm.memfd_noexec=2) it is the installed file, through a
+    mount of its own that is read-only for good.
+    """
 
     def run(self, c: Context) -> None:
         with open(_STUB_FILE, "rb") as file:
@@ -83,9 +93,9 @@ class PrepareStub:
         try:
             c.stub_program = sealed_memfd("ocirt-stub", program, executable=True)
         except PermissionError:
-            raise OcirtError(
-                "the kernel forbids executable memfds (sysctl vm.memfd_noexec=2); set it to 1"
-            ) from None
+            tree = open_tree(AT_FDCWD, _STUB_FILE, OPEN_TREE_CLONE)
+            mount_setattr(tree, 0, attr_set=MOUNT_ATTR_RDONLY)
+            c.stub_program = tree
 
 
 @dataclass(frozen=True, slots=True)
