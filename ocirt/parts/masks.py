@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ocirt.errors import OcirtError
@@ -27,12 +28,18 @@ def steps(config: Config) -> Iterator[Step]:
         yield Step(Side.INIT, f"mask {path}", f"/linux/maskedPaths/{index}", MaskPath(path))
 
 
-def _find(c: Context, path: str) -> int | None:
-    """Open a path inside the root; None where there is nothing to hide or protect."""
+@contextmanager
+def _found(c: Context, path: str) -> Iterator[int | None]:
+    """Open a path inside the root for a while; None where there is nothing to hide or protect."""
     try:
-        return c.root.open(path)
+        fd = c.root.open(path)
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +49,21 @@ class ReadOnlyPath:
     path: str
 
     def run(self, c: Context) -> None:
-        target = _find(c, self.path)
-        if target is None:
-            return
-        try:
-            tree = open_tree(target, "", tree_flags(True) | k.AT_EMPTY_PATH)
+        with _found(c, self.path) as target:
+            if target is None:
+                return
             try:
-                mount_setattr(tree, k.AT_RECURSIVE, attr_set=k.MOUNT_ATTR_RDONLY)
-                move_mount(tree, target)
-            finally:
-                os.close(tree)
-        except OSError:
-            self._by_remount(c, target)
+                self._by_setattr(target)
+            except OSError:
+                self._by_remount(c, target)
+
+    def _by_setattr(self, target: int) -> None:
+        tree = open_tree(target, "", tree_flags(True) | k.AT_EMPTY_PATH)
+        try:
+            mount_setattr(tree, k.AT_RECURSIVE, attr_set=k.MOUNT_ATTR_RDONLY)
+            move_mount(tree, target)
         finally:
-            os.close(target)
+            os.close(tree)
 
     def _by_remount(self, c: Context, target: int) -> None:
         """The way of kernels, and of sandboxes around us, without mount_setattr(2)."""
@@ -74,17 +82,14 @@ class MaskPath:
     path: str
 
     def run(self, c: Context) -> None:
-        target = _find(c, self.path)
-        if target is None:
-            return
-        try:
+        with _found(c, self.path) as target:
+            if target is None:
+                return
             if stat.S_ISDIR(os.fstat(target).st_mode):
                 flags = k.MS_RDONLY | k.MS_NOSUID | k.MS_NODEV | k.MS_NOEXEC
                 mount("tmpfs", fd_path(target), "tmpfs", flags, "nr_blocks=1,nr_inodes=1")
             else:
                 _cover_with_null(target)
-        finally:
-            os.close(target)
 
 
 def _cover_with_null(target: int) -> None:

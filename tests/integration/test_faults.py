@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -149,9 +151,11 @@ def test_two_deletes_at_once(container: Container) -> None:
     assert settled(container) == []
 
 
-def test_delete_during_a_create_that_hangs(container: Container) -> None:
+@contextmanager
+def hanging_create(container: Container, kind: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Begin a create that hangs in a hook of this kind; yield it when init exists."""
     hook = {"path": "/bin/sh", "args": ["sh", "-c", "sleep 1000"]}
-    container.config["hooks"] = {"createContainer": [hook]}
+    container.config["hooks"] = {kind: [hook]}
     container.bundle.save()
     argv = [container.runtime.executable, "--root", str(container.runtime.root), "create"]
     argv += ["--bundle", str(container.bundle.directory), container.id]
@@ -159,21 +163,18 @@ def test_delete_during_a_create_that_hangs(container: Container) -> None:
         deadline = time.monotonic() + 20
         while not container.processes() and time.monotonic() < deadline:
             time.sleep(0.01)
+        yield create
+
+
+def test_delete_during_a_create_that_hangs(container: Container) -> None:
+    with hanging_create(container, "createContainer") as create:
         container.delete("--force")
         assert create.wait(30) == 1
     assert settled(container) == []
 
 
 def test_a_terminated_create_cleans_up(container: Container) -> None:
-    hook = {"path": "/bin/sh", "args": ["sh", "-c", "sleep 1000"]}
-    container.config["hooks"] = {"createRuntime": [hook]}
-    container.bundle.save()
-    argv = [container.runtime.executable, "--root", str(container.runtime.root), "create"]
-    argv += ["--bundle", str(container.bundle.directory), container.id]
-    with subprocess.Popen(argv, stderr=subprocess.DEVNULL, start_new_session=True) as create:
-        deadline = time.monotonic() + 20
-        while not container.processes() and time.monotonic() < deadline:
-            time.sleep(0.01)
+    with hanging_create(container, "createRuntime") as create:
         time.sleep(0.2)
         create.send_signal(signal.SIGTERM)
         assert create.wait(30) == 128 + signal.SIGTERM
