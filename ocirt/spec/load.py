@@ -13,6 +13,9 @@ from ocirt.errors import ConfigError, Finding
 LARGEST = 16 * 1024 * 1024
 
 
+_ESCAPED_SURROGATE = "\\ud"
+
+
 class _DuplicateKeyError(ValueError):
     pass
 
@@ -26,12 +29,16 @@ def load(data: bytes, file: str) -> Any:
     except UnicodeDecodeError as e:
         raise _error(file, f"isn't UTF-8: byte {e.start} can't be part of it") from None
     try:
-        return json.loads(
+        document = json.loads(
             text,
             object_pairs_hook=_unique,
             parse_constant=_refuse_constant,
             parse_float=_parse_float,
         )
+        if _ESCAPED_SURROGATE in text.lower():
+            # Half of a pair is no character: no file name, and nothing that could be shown.
+            json.dumps(document, ensure_ascii=False).encode()
+        return document
     except _DuplicateKeyError:
         raise ConfigError(file, list(_duplicates(text))) from None
     except json.JSONDecodeError as e:

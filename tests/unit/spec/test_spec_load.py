@@ -26,6 +26,7 @@ def refused(data: bytes) -> str:
         (b'{\n "a": [1 2]}', "line 2, column 10"),
         (b"\xef\xbb\xbf{}", "isn't valid JSON"),
         (b'{"a": "\xff"}', "UTF-8"),
+        (b'{"a": "\\ud800"}', "surrogates"),
         (b'{"a": NaN}', "NaN"),
         (b'{"a": -Infinity}', "Infinity"),
         (b'{"a": 1, "a": 2}', "/a: is given twice"),

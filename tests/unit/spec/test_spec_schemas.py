@@ -105,7 +105,7 @@ def mutations(draw: st.DrawFn) -> Any:
         for key in where[:-1]:
             place = place[key]
         if draw(st.booleans()):
-            place[where[-1]] = draw(st.sampled_from(VALUES))
+            place[where[-1]] = copy.deepcopy(draw(st.sampled_from(VALUES)))
         else:
             del place[where[-1]]
     return document
