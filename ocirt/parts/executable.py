@@ -34,7 +34,7 @@ class FindExecutable:
             if error:
                 words = os.strerror(error).lower()
                 verb = "stat " if error == errno.ENOENT else ""
-                subject = f"{verb}{path}: " if verb else ""
+                subject = f"{verb}{self.name}: " if verb else ""
                 raise OcirtError(f"exec: {_quoted(self.name)}: {subject}{words}")
             c.executable = self.name
             return

@@ -121,8 +121,12 @@ class PivotRoot:
     """
 
     def run(self, c: Context) -> None:
+        old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         os.fchdir(c.root.fd)
         pivot_root(".", ".")
+        # "." alone would mean the new root, whose propagation is the container's own.
+        os.fchdir(old)
+        os.close(old)
         # The host must not see this unmount, were its root shared.
         set_propagation(".", k.MS_SLAVE | k.MS_REC)
         umount2(".", k.MNT_DETACH)

@@ -185,6 +185,12 @@ def test_rootfs_propagation(container: Container, wanted: str, shown: set[str]) 
     assert tags & {"shared"} == shown
 
 
+def test_a_shared_bind_stays_shared(container: Container, directory: Path) -> None:
+    bind(container, directory, "/data", "rshared")
+    options, _ = mounted(container)["/data"]
+    assert {o.partition(":")[0] for o in options if ":" in o} & {"shared"}
+
+
 def test_mounts_inside_dont_appear_outside(container: Container) -> None:
     for kind in ("bounding", "effective", "permitted"):
         container.bundle.set(f"/process/capabilities/{kind}", ["CAP_SYS_ADMIN"])
