@@ -72,7 +72,11 @@ def _go(entry: Entry, record: Record, channel: socket.socket) -> None:
     entry.unlink(SOCKET)
     report = decode_report(answer)
     if not report.executed:
-        raise OcirtError(_explain(report, record))
+        message = _explain(report, record)
+        if report.failure in (Failure.BY_STATUS, Failure.BY_TIMEOUT):
+            # A startContainer hook. runtime.md, step 8: stop the container and destroy it.
+            destroy(entry, record)
+        raise OcirtError(message)
 
 
 def _explain(report: Report, record: Record) -> str:
