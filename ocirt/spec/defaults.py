@@ -4,16 +4,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 
 
-def default_config(*, rootless: bool = False) -> dict[str, object]:
-    """Return a configuration to start from; rootless maps the caller's own ids to root."""
+def default_config(
+    *,
+    rootless: bool = False,
+    terminal: bool = False,
+    uid: int | None = None,
+    gid: int | None = None,
+) -> dict[str, object]:
+    """Return a configuration to start from.
+
+    rootless maps uid and gid (None: the caller's own) to root in a new user namespace.
+    """
     return {
         "ociVersion": "1.3.0",
         "process": {
-            "terminal": False,
+            "terminal": terminal,
             "user": {"uid": 0, "gid": 0},
             "args": ["sh"],
             "env": [
@@ -32,7 +42,7 @@ def default_config(*, rootless: bool = False) -> dict[str, object]:
         "root": {"path": "rootfs", "readonly": True},
         "hostname": "ocirt",
         "mounts": _mounts(rootless),
-        "linux": _linux(rootless),
+        "linux": _rootless(uid, gid) if rootless else _rootful(),
     }
 
 
@@ -64,9 +74,24 @@ def _mounts(rootless: bool) -> list[dict[str, object]]:
     ]
 
 
-def _linux(rootless: bool) -> dict[str, object]:
-    kinds = ["pid", "ipc", "uts", "mount", *(["user"] if rootless else ["network"]), "cgroup"]
-    linux: dict[str, object] = {
+def _rootful() -> dict[str, object]:
+    kinds = ("pid", "ipc", "uts", "mount", "network", "cgroup")
+    return {**_linux(kinds), "resources": {"devices": [{"allow": False, "access": "rwm"}]}}
+
+
+def _rootless(uid: int | None, gid: int | None) -> dict[str, object]:
+    uid = os.geteuid() if uid is None else uid
+    gid = os.getegid() if gid is None else gid
+    # The host's network namespace: a new one would have nothing but lo.
+    return {
+        **_linux(("pid", "ipc", "uts", "mount", "user", "cgroup")),
+        "uidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
+        "gidMappings": [{"containerID": 0, "hostID": gid, "size": 1}],
+    }
+
+
+def _linux(kinds: Sequence[str]) -> dict[str, object]:
+    return {
         "namespaces": [{"type": kind} for kind in kinds],
         "maskedPaths": [
             "/proc/acpi",
@@ -88,9 +113,3 @@ def _linux(rootless: bool) -> dict[str, object]:
             "/proc/sysrq-trigger",
         ],
     }
-    if rootless:
-        linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
-        linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
-    else:
-        linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
-    return linux

@@ -4,18 +4,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ocirt import __version__
 from ocirt.spec.model import NamespaceType
-from ocirt.spec.names import CAPABILITIES, HOOKS, SECCOMP_ACTIONS, SECCOMP_ARCHS, SECCOMP_FLAGS
-from ocirt.spec.names import SECCOMP_OPERATORS as OPERATORS
+from ocirt.spec.names import (
+    CAPABILITIES,
+    HOOKS,
+    SECCOMP_ACTIONS,
+    SECCOMP_ARCHS,
+    SECCOMP_FLAGS,
+    SECCOMP_OPERATORS,
+)
 
 VERSION_MIN = "1.0.0"
 VERSION_MAX = "1.3.0"
 
 
-def features(mount_options: Sequence[str]) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What isn't in every build; a part that learns one of them sets it here, with its code."""
+
+    systemd_cgroups: bool = False
+    seccomp_notify: bool = False
+    apparmor: bool = False
+    selinux: bool = False
+    intel_rdt: bool = False
+    idmapped_mounts: bool = False
+    net_devices: bool = False
+
+
+def features(mount_options: Sequence[str], abilities: Abilities = Abilities()) -> dict[str, object]:
     """Return the document; mount_options are those that ocirt.parts knows."""
+    actions = [a for a in SECCOMP_ACTIONS if a != "SCMP_ACT_NOTIFY" or abilities.seccomp_notify]
     return {
         "ociVersionMin": VERSION_MIN,
         "ociVersionMax": VERSION_MAX,
@@ -27,23 +48,25 @@ def features(mount_options: Sequence[str]) -> dict[str, object]:
             "cgroup": {
                 "v1": True,
                 "v2": True,
-                "systemd": False,
-                "systemdUser": False,
+                "systemd": abilities.systemd_cgroups,
+                "systemdUser": abilities.systemd_cgroups,
                 "rdma": True,
             },
             "seccomp": {
                 "enabled": True,
-                "actions": [a for a in SECCOMP_ACTIONS if a != "SCMP_ACT_NOTIFY"],
-                "operators": list(OPERATORS),
+                "actions": actions,
+                "operators": list(SECCOMP_OPERATORS),
                 "archs": list(SECCOMP_ARCHS),
                 "knownFlags": list(SECCOMP_FLAGS),
                 "supportedFlags": list(SECCOMP_FLAGS),
             },
-            "apparmor": {"enabled": False},
-            "selinux": {"enabled": False},
-            "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
-            "netDevices": {"enabled": False},
+            "apparmor": {"enabled": abilities.apparmor},
+            "selinux": {"enabled": abilities.selinux},
+            "intelRdt": {"enabled": abilities.intel_rdt},
+            "mountExtensions": {"idmap": {"enabled": abilities.idmapped_mounts}},
+            "netDevices": {"enabled": abilities.net_devices},
         },
         "annotations": {"io.ocirt.version": __version__},
+        # No annotation changes what ocirt does.
+        "potentiallyUnsafeConfigAnnotations": [],
     }

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ocirt.errors import ConfigError, Finding
@@ -12,42 +12,65 @@ from ocirt.errors import ConfigError, Finding
 # Engines write some 20 KB. The bound keeps a mistake (a disk image, say) from filling memory.
 LARGEST = 16 * 1024 * 1024
 
+TOO_DEEP = Finding("", "is nested too deeply", rule="json")
 
-_ESCAPED_SURROGATE = "\\ud"
+# A strict parser lets these into a string only as escapes; most documents have none.
+_ESCAPES = ("\\u0000", "\\ud", "\\uD")
 
 
 class _DuplicateKeyError(ValueError):
     pass
 
 
+class _ConstantError(ValueError):
+    pass
+
+
 def load(data: bytes, file: str) -> Any:
     """Parse a document. Raises ConfigError with the place: a pointer, or line and column."""
+    text = _decode(data, file)
+    findings: list[Finding] = []
+    try:
+        try:
+            document = _parse(text, _unique)
+            if any(escape in text for escape in _ESCAPES):
+                findings = list(_bad_strings(document))
+        except _DuplicateKeyError:
+            findings = list(_duplicates(_parse(text, _Pairs)))
+    except json.JSONDecodeError as e:
+        place = f"line {e.lineno}, column {e.colno}"
+        raise _error(file, f"isn't valid JSON: {e.msg[0].lower()}{e.msg[1:]} at {place}") from None
+    except _ConstantError as e:
+        raise _error(file, f"isn't valid JSON: {e}") from None
+    except RecursionError:
+        raise ConfigError(file, [TOO_DEEP]) from None
+    except ValueError:
+        # int() has a bound on digits, which keeps it from taking minutes.
+        raise _error(file, "has a number of thousands of digits") from None
+    if findings:
+        raise ConfigError(file, findings)
+    return document
+
+
+def _decode(data: bytes, file: str) -> str:
     if len(data) > LARGEST:
-        raise _error(file, f"is {len(data)} bytes long", allowed=f"at most {LARGEST} bytes")
+        raise _error(file, "is too long", allowed=f"at most {LARGEST} bytes")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as e:
         raise _error(file, f"isn't UTF-8: byte {e.start} can't be part of it") from None
-    try:
-        document = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=_parse_float,
-        )
-        if _ESCAPED_SURROGATE in text.lower():
-            # Half of a pair is no character: no file name, and nothing that could be shown.
-            json.dumps(document, ensure_ascii=False).encode()
-        return document
-    except _DuplicateKeyError:
-        raise ConfigError(file, list(_duplicates(text))) from None
-    except json.JSONDecodeError as e:
-        place = f"line {e.lineno}, column {e.colno}"
-        raise _error(file, f"isn't valid JSON: {e.msg[0].lower()}{e.msg[1:]} at {place}") from None
-    except RecursionError:
-        raise _error(file, "is nested too deeply") from None
-    except ValueError as e:
-        raise _error(file, f"isn't valid JSON: {e}") from None
+    if text.startswith("\ufeff"):
+        raise _error(file, "starts with a byte order mark, which JSON doesn't allow")
+    return text
+
+
+def _parse(text: str, pairs_hook: Callable[[list[tuple[str, Any]]], Any]) -> Any:
+    return json.loads(
+        text,
+        object_pairs_hook=pairs_hook,
+        parse_constant=_refuse_constant,
+        parse_float=_parse_float,
+    )
 
 
 def _error(file: str, message: str, allowed: str = "") -> ConfigError:
@@ -62,7 +85,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} isn't a JSON number")
+    raise _ConstantError(f"{name} isn't a JSON number")
 
 
 def _parse_float(text: str) -> int | float:
@@ -75,9 +98,9 @@ class _Pairs(list[tuple[str, Any]]):
     """An object with its duplicate keys."""
 
 
-def _duplicates(text: str) -> Iterator[Finding]:
+def _duplicates(document: Any) -> Iterator[Finding]:
     """Find out where, once it is known that there are duplicate keys."""
-    todo: list[tuple[str, Any]] = [("", json.loads(text, object_pairs_hook=_Pairs))]
+    todo: list[tuple[str, Any]] = [("", document)]
     while todo:
         pointer, value = todo.pop()
         if isinstance(value, _Pairs):
@@ -85,20 +108,26 @@ def _duplicates(text: str) -> Iterator[Finding]:
             for key, inner in value:
                 below = f"{pointer}/{escape(key)}"
                 if key in seen:
-                    yield Finding(below, "is given twice", rule="duplicate-key")
+                    yield Finding(_printable(below), "is given twice", rule="duplicate-key")
                 seen.add(key)
                 todo.append((below, inner))
         elif isinstance(value, list):
             todo += [(f"{pointer}/{index}", inner) for index, inner in enumerate(value)]
 
 
-def escape(key: str) -> str:
-    """Return a key as a part of a JSON pointer (RFC 6901)."""
-    return key.replace("~", "~0").replace("/", "~1")
+def _bad_strings(document: Any) -> Iterator[Finding]:
+    """Report what can't be a path, an argument or a name, in keys too."""
+    for pointer, text in _strings(document):
+        where = _printable(pointer)
+        if "\0" in text:
+            message = "has a NUL byte, which ends a string in the kernel"
+            yield Finding(where, message, rule="nul-byte")
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            message = "has half of a surrogate pair, which is no character"
+            yield Finding(where, message, rule="surrogate")
 
 
-def strings(document: Any) -> Iterator[tuple[str, str]]:
-    """Yield every string of a document, keys too, with its pointer."""
+def _strings(document: Any) -> Iterator[tuple[str, str]]:
     todo: list[tuple[str, Any]] = [("", document)]
     while todo:
         pointer, value = todo.pop()
@@ -111,3 +140,12 @@ def strings(document: Any) -> Iterator[tuple[str, str]]:
                 todo.append((below, inner))
         elif isinstance(value, list):
             todo += [(f"{pointer}/{index}", inner) for index, inner in enumerate(value)]
+
+
+def escape(key: str) -> str:
+    """Return a key as a part of a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _printable(pointer: str) -> str:
+    return pointer.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

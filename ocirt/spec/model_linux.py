@@ -140,7 +140,6 @@ class Linux:
             time_offsets={
                 clock: TimeOffset(o.get("secs", 0), o.get("nanosecs", 0))
                 for clock, o in get("timeOffsets", {}).items()
-                if clock in ("monotonic", "boottime")
             },
             devices=tuple(_device(v) for v in get("devices", ())),
             net_devices={k: NetDevice(v.get("name")) for k, v in get("netDevices", {}).items()},

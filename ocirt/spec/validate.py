@@ -8,15 +8,16 @@ to the valid documents that engines write. The rules hold what a schema can't sa
 from __future__ import annotations
 
 import importlib
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ocirt.errors import ConfigError, Finding, OcirtError, describe
 from ocirt.spec.checks import JsonSchemaValueException
-from ocirt.spec.load import escape, load
+from ocirt.spec.load import LARGEST, TOO_DEEP, escape, load
 from ocirt.spec.model import Config, Process, Resources
-from ocirt.spec.rules import Severity, check_config, check_process, check_resources
+from ocirt.spec.report import Severity, shown
+from ocirt.spec.rules import check_config, check_process, check_resources, check_state
 from ocirt.spec.schemas import Kind, generated_module, schema
 
 __all__ = [
@@ -29,9 +30,6 @@ __all__ = [
     "read_resources",
 ]
 
-# How much of an offending value a message shows.
-_SHOWN = 60
-
 # The end of our patterns: $ alone would let a trailing newline pass.
 _NO_NEWLINE = "(?!\\n)"
 
@@ -39,6 +37,7 @@ _RULES = {
     Kind.CONFIG: check_config,
     Kind.PROCESS: check_process,
     Kind.RESOURCES: check_resources,
+    Kind.STATE: check_state,
 }
 
 
@@ -85,14 +84,24 @@ def config_from_bytes(data: bytes, file: str) -> Config:
     return Config.from_json(load(data, file))
 
 
-def read_process(path: str) -> tuple[Process, tuple[Finding, ...]]:
-    """Read and check the process.json of exec. Raises ConfigError, OcirtError."""
-    document, warnings = _checked(_read(path, "it describes the process"), path, Kind.PROCESS)
+def read_process(
+    source: str | bytes, file: str = "process.json"
+) -> tuple[Process, tuple[Finding, ...]]:
+    """Check the process that exec gets: the model and warnings.
+
+    source is a path, or the document itself, which messages then call file.
+    Raises ConfigError with every error, OcirtError when the file can't be read.
+    """
+    if isinstance(source, bytes):
+        data = source
+    else:
+        data, file = _read(source, "it describes the process to run"), source
+    document, warnings = _checked(data, file, Kind.PROCESS)
     return Process.from_json(document), warnings
 
 
 def read_resources(data: bytes, file: str) -> tuple[Resources, tuple[Finding, ...]]:
-    """Check the resources of update. Raises ConfigError."""
+    """Check the resources that update gets: the model and warnings. Raises ConfigError."""
     document, warnings = _checked(data, file, Kind.RESOURCES)
     return Resources.from_json(document), warnings
 
@@ -100,7 +109,7 @@ def read_resources(data: bytes, file: str) -> tuple[Resources, tuple[Finding, ..
 def _read(path: str, hint: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(LARGEST + 1)  # load() refuses the one byte more
     except OSError as e:
         raise OcirtError(f"{describe(e)}; {hint}") from None
 
@@ -123,6 +132,14 @@ def check_document(data: bytes, file: str, kind: Kind) -> Report:
 
 
 def _check(document: Any, file: str, kind: Kind) -> Report:
+    try:
+        return _findings(document, file, kind)
+    except RecursionError:
+        # As deep as the parser could just bear, and where no field of ours nests like that.
+        return Report(file, (TOO_DEEP,), ())
+
+
+def _findings(document: Any, file: str, kind: Kind) -> Report:
     errors = _schema_errors(document, kind)
     known = {finding.pointer for finding in errors}
     warnings: list[Finding] = []
@@ -136,7 +153,7 @@ def _check(document: Any, file: str, kind: Kind) -> Report:
 def _by_pointer(finding: Finding) -> list[tuple[int, str]]:
     """Order as in the document as far as a pointer tells: numbers by value."""
     parts = finding.pointer.split("/")
-    return [(int(p), "") if p.isdecimal() else (-1, p) for p in parts]
+    return [(int(p), "") if p.isdecimal() and len(p) < 10 else (-1, p) for p in parts]
 
 
 def _schema_errors(document: Any, kind: Kind) -> list[Finding]:
@@ -155,18 +172,22 @@ def _ask_jsonschema(document: Any, kind: Kind) -> list[Finding]:
     import jsonschema
 
     validator = jsonschema.Draft7Validator(schema(kind))
-    return [_finding(error) for error in validator.iter_errors(document)]
+    errors = validator.iter_errors(document)
+    # Two missing properties are two errors that say the same.
+    return list(dict.fromkeys(finding for error in errors for finding in _translated(error)))
 
 
-def _finding(error: Any) -> Finding:
-    """Turn a jsonschema.ValidationError into a finding."""
+def _translated(error: Any) -> Iterator[Finding]:
+    """Turn a jsonschema.ValidationError into findings."""
     pointer = "".join("/" + escape(str(part)) for part in error.absolute_path)
     rule, wanted = str(error.validator), error.validator_value
     if rule == "required":
-        missing = next((k for k in wanted if k not in error.instance), "")
-        return Finding(f"{pointer}/{missing}", "is missing", rule=rule)
-    message, allowed = _words(rule, wanted)
-    return Finding(pointer, message, _shown(error.instance), allowed, rule)
+        for name in wanted:
+            if name not in error.instance:
+                yield Finding(f"{pointer}/{name}", "is missing", rule=rule)
+    else:
+        message, allowed = _words(rule, wanted)
+        yield Finding(pointer, message, shown(error.instance), allowed, rule)
 
 
 def _words(rule: str, wanted: Any) -> tuple[str, str]:
@@ -191,8 +212,3 @@ _TYPES = {
     "integer": "an integer",
     "boolean": "true or false",
 }
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ocirt.spec.names import HOOKS
+
 CHECKOUT = Path(__file__).parents[3]
 # The official schemas and engines' recorded documents: an oracle that isn't part of this tree.
 DATA = Path(os.environ.get("OCIRT_SPEC_DATA") or CHECKOUT.parent / "shared" / "data")
@@ -54,6 +56,7 @@ def load(path: Path) -> Any:
 
 
 _MAP = [{"containerID": 0, "hostID": 1000, "size": 100}]
+# Every field there is, each with a value of its own, so that no two can be mixed up unseen.
 _RICH: dict[str, Any] = {
     "ociVersion": "1.2.1-dev",
     "root": {"path": "rootfs", "readonly": True},
@@ -68,37 +71,42 @@ _RICH: dict[str, Any] = {
             "source": "/srv",
             "options": ["rbind", "ro"],
             "uidMappings": _MAP,
-            "gidMappings": _MAP,
+            "gidMappings": [{"containerID": 1, "hostID": 2000, "size": 200}],
         },
     ],
     "hooks": {
-        kind: [{"path": "/bin/true", "args": ["true"], "env": ["A=b"], "timeout": 3}]
-        for kind in (
-            "prestart",
-            "createRuntime",
-            "createContainer",
-            "startContainer",
-            "poststart",
-            "poststop",
-        )
+        kind: [{"path": f"/bin/{kind}", "args": [kind], "env": ["A=b"], "timeout": number}]
+        for number, kind in enumerate(HOOKS, 1)
     },
     "process": {
         "terminal": False,
         "consoleSize": {"height": 24, "width": 80},
-        "user": {"uid": 1, "gid": 2, "umask": 18, "additionalGids": [3]},
+        "user": {"uid": 1, "gid": 2, "umask": 18, "additionalGids": [3], "username": "n"},
         "args": ["a", "b"],
+        "commandLine": "a b",
         "env": ["PATH=/bin"],
-        "cwd": "/",
+        "cwd": "/tmp",
         "capabilities": {
-            kind: ["CAP_CHOWN"]
-            for kind in ("bounding", "permitted", "effective", "inheritable", "ambient")
+            "bounding": ["CAP_CHOWN", "CAP_KILL", "CAP_FOWNER", "CAP_FSETID"],
+            "permitted": ["CAP_CHOWN", "CAP_KILL", "CAP_FOWNER"],
+            "effective": ["CAP_CHOWN", "CAP_KILL"],
+            "inheritable": ["CAP_KILL"],
+            "ambient": ["CAP_CHOWN"],
         },
         "rlimits": [{"type": "RLIMIT_CORE", "soft": 1, "hard": 2}],
         "noNewPrivileges": True,
         "apparmorProfile": "p",
         "selinuxLabel": "l",
         "oomScoreAdj": -5,
-        "scheduler": {"policy": "SCHED_OTHER", "nice": 3, "flags": ["SCHED_FLAG_RECLAIM"]},
+        "scheduler": {
+            "policy": "SCHED_DEADLINE",
+            "nice": 3,
+            "priority": 0,
+            "flags": ["SCHED_FLAG_RECLAIM"],
+            "runtime": 10,
+            "deadline": 20,
+            "period": 30,
+        },
         "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 4},
         "execCPUAffinity": {"initial": "0-1", "final": "1"},
     },
@@ -112,10 +120,21 @@ _RICH: dict[str, Any] = {
             {"type": "network", "path": "/proc/1/ns/net"},
         ],
         "uidMappings": _MAP,
-        "gidMappings": _MAP,
-        "timeOffsets": {"boottime": {"secs": -1, "nanosecs": 2}},
+        "gidMappings": [{"containerID": 1, "hostID": 2000, "size": 200}],
+        "timeOffsets": {
+            "boottime": {"secs": -1, "nanosecs": 2},
+            "monotonic": {"secs": 3, "nanosecs": 4},
+        },
         "devices": [
-            {"type": "c", "path": "/dev/x", "major": 1, "minor": 2, "fileMode": 438, "uid": 0}
+            {
+                "type": "c",
+                "path": "/dev/x",
+                "major": 1,
+                "minor": 2,
+                "fileMode": 438,
+                "uid": 3,
+                "gid": 4,
+            }
         ],
         "netDevices": {"eth1": {"name": "eth0"}},
         "cgroupsPath": "/a/b",
@@ -123,18 +142,48 @@ _RICH: dict[str, Any] = {
             "unified": {"memory.high": "1"},
             "devices": [{"allow": False, "type": "c", "major": 1, "minor": 2, "access": "rwm"}],
             "pids": {"limit": 3},
-            "memory": {"limit": 10, "swap": 20, "swappiness": 0, "disableOOMKiller": True},
-            "cpu": {"shares": 2, "quota": 5000, "period": 10000, "burst": 10, "cpus": "0-1"},
+            "memory": {
+                "limit": 10,
+                "reservation": 9,
+                "swap": 20,
+                "kernel": 8,
+                "kernelTCP": 7,
+                "swappiness": 60,
+                "disableOOMKiller": True,
+                "useHierarchy": False,
+                "checkBeforeUpdate": True,
+            },
+            "cpu": {
+                "shares": 2,
+                "quota": 5000,
+                "burst": 10,
+                "period": 10000,
+                "realtimeRuntime": 11,
+                "realtimePeriod": 12,
+                "cpus": "0-1",
+                "mems": "0",
+                "idle": 1,
+            },
             "blockIO": {
                 "weight": 10,
-                "weightDevice": [{"major": 1, "minor": 2, "weight": 100}],
+                "leafWeight": 11,
+                "weightDevice": [{"major": 1, "minor": 2, "weight": 100, "leafWeight": 101}],
                 "throttleReadBpsDevice": [{"major": 1, "minor": 2, "rate": 3}],
+                "throttleWriteBpsDevice": [{"major": 1, "minor": 2, "rate": 4}],
+                "throttleReadIOPSDevice": [{"major": 1, "minor": 2, "rate": 5}],
+                "throttleWriteIOPSDevice": [{"major": 1, "minor": 2, "rate": 6}],
             },
             "hugepageLimits": [{"pageSize": "2MB", "limit": 4}],
-            "network": {"classID": 1, "priorities": [{"name": "lo", "priority": 1}]},
+            "network": {"classID": 1, "priorities": [{"name": "lo", "priority": 2}]},
             "rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 4}},
         },
-        "intelRdt": {"closID": "c", "memBwSchema": "MB:0=1", "schemata": ["L3:0=f"]},
+        "intelRdt": {
+            "closID": "c",
+            "schemata": ["L3:0=f"],
+            "l3CacheSchema": "L3:1=f",
+            "memBwSchema": "MB:0=1",
+            "enableMonitoring": True,
+        },
         "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]},
         "sysctl": {"net.ipv4.ip_forward": "1"},
         "seccomp": {
@@ -142,19 +191,27 @@ _RICH: dict[str, Any] = {
             "defaultErrnoRet": 1,
             "architectures": ["SCMP_ARCH_X86_64"],
             "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+            "listenerPath": "/run/listener",
+            "listenerMetadata": "m",
             "syscalls": [
                 {
                     "names": ["read"],
-                    "action": "SCMP_ACT_ALLOW",
+                    "action": "SCMP_ACT_TRACE",
+                    "errnoRet": 2,
                     "args": [{"index": 0, "value": 1, "valueTwo": 2, "op": "SCMP_CMP_MASKED_EQ"}],
-                }
+                },
+                {"names": ["write"], "action": "SCMP_ACT_ALLOW"},
             ],
         },
         "rootfsPropagation": "slave",
         "maskedPaths": ["/proc/kcore"],
         "readonlyPaths": ["/proc/sys"],
         "mountLabel": "m",
-        "personality": {"domain": "LINUX", "flags": []},
+        "personality": {"domain": "LINUX", "flags": ["f"]},
     },
     "windows": {"anything": True},
+    "solaris": {},
+    "vm": {},
+    "zos": {},
+    "freebsd": {},
 }

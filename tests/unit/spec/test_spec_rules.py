@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from ocirt.errors import Finding
 from ocirt.spec.validate import Kind, check_document
-from tests.unit.spec.samples import changed, rich, small
+from tests.unit.spec.samples import CHECKOUT, changed, rich, small
 
 _MAP = {"containerID": 0, "hostID": 0, "size": 10}
 _LIMIT = {"type": "RLIMIT_CORE", "soft": 1, "hard": 1}
+_HUGE = {"pageSize": "2MB", "limit": 1}
 _SECCOMP = {"defaultAction": "SCMP_ACT_ALLOW"}
 
 
@@ -35,11 +38,15 @@ def test_valid_documents(document: object) -> None:
         ("/ociVersion", "invalid", "oci-version"),
         ("/ociVersion", "1.0", "oci-version"),
         ("/ociVersion", "1.0.0\n", "oci-version"),
+        ("/ociVersion", "1.0.0-01", "oci-version"),
+        ("/ociVersion", "\uff11.0.0", "oci-version"),
         ("/ociVersion", "2.0.0", "oci-major-version"),
         ("/ociVersion", "0.9.0", "oci-major-version"),
         ("/mounts/0", {"destination": "/a", "options": ["bind"]}, "mount-source"),
         ("/mounts/0", {"destination": "/a"}, "mount-type"),
         ("/mounts/0", {"destination": "/a", "type": "t", "uidMappings": []}, "mount-mappings"),
+        ("/mounts/1/gidMappings", [_MAP, _MAP], "mapping-overlap"),
+        ("/mounts/1/uidMappings/0/hostID", 4294967295, "mapping-range"),
         ("/hooks/poststop/0/path", "bin/true", "hook-path"),
         ("/hooks/prestart/0/env/0", "novalue", "env"),
         ("/annotations/", "x", "annotation-key"),
@@ -53,11 +60,25 @@ def test_valid_documents(document: object) -> None:
         ("/linux/uidMappings", [dict(_MAP, size=4294967295, hostID=2)], "mapping-range"),
         ("/linux/uidMappings", [_MAP, dict(_MAP, hostID=100)], "mapping-overlap"),
         ("/linux/gidMappings", [_MAP, dict(_MAP, containerID=50, hostID=5)], "mapping-overlap"),
+        (
+            "/linux/uidMappings",
+            [dict(_MAP, size=1, containerID=i, hostID=i) for i in range(341)],
+            "mappings-many",
+        ),
+        ("/linux/timeOffsets/realtime", {"secs": 1}, "time-offset-clock"),
+        ("/linux/namespaces/4/path", "/proc/1/ns/time", "time-offsets"),
         ("/linux/sysctl", {"net..x": "1"}, "sysctl-name"),
         ("/linux/sysctl", {"../etc/x": "1"}, "sysctl-name"),
         ("/linux/devices/0/path", "dev/x", "device-path"),
         ("/linux/devices/0", {"type": "b", "path": "/dev/x"}, "device-numbers"),
         ("/linux/netDevices", {"eth0": {"name": "a/b"}}, "net-device-name"),
+        ("/linux/netDevices", {"eth 0": {}}, "net-device-name"),
+        ("/linux/netDevices", {"x" * 16: {"name": "a"}}, "net-device-name"),
+        ("/linux/netDevices", {"a": {"name": "c"}, "b": {"name": "c"}}, "net-device-twice"),
+        ("/linux/netDevices", {"a": {}, "b": {"name": "a"}}, "net-device-twice"),
+        ("/linux/intelRdt/closID", "..", "rdt-clos"),
+        ("/linux/intelRdt/closID", "a/b", "rdt-clos"),
+        ("/linux/intelRdt/schemata/0", "L3:0=f\nMB:0=1", "rdt-schemata"),
         ("/linux/maskedPaths/0", "proc", "path-relative"),
         ("/process/args", [], "args-empty"),
         ("/process/args", [""], "args-empty"),
@@ -70,10 +91,26 @@ def test_valid_documents(document: object) -> None:
         ("/linux/resources/memory/swap", 5, "memory-swap"),
         ("/linux/resources/pids/limit", -2, "pids-limit"),
         ("/linux/resources/blockIO/weight", 5, "blkio-weight"),
+        ("/linux/resources/blockIO/weightDevice/0/leafWeight", 1001, "blkio-weight"),
+        (
+            "/linux/resources/blockIO/weightDevice/0",
+            {"major": 8, "minor": 0},
+            "blkio-weight-missing",
+        ),
+        ("/linux/resources/hugepageLimits", [_HUGE, _HUGE], "hugepage-twice"),
+        ("/linux/resources/rdma/mlx5_1", {}, "rdma-empty"),
         ("/linux/resources/unified", {"a/b": "1"}, "unified-name"),
+        ("/process/scheduler/policy", "SCHED_OTHER", "scheduler-field"),
+        ("/process/scheduler/priority", 1, "scheduler-field"),
         ("/linux/seccomp", {**_SECCOMP, "listenerMetadata": "x"}, "seccomp-metadata"),
         ("/linux/seccomp", {**_SECCOMP, "defaultErrnoRet": 1}, "seccomp-errno"),
-        ("/linux/seccomp/syscalls/0/errnoRet", 1, "seccomp-errno"),
+        ("/linux/seccomp/syscalls/1/errnoRet", 1, "seccomp-errno"),
+        ("/linux/seccomp", {"defaultAction": "SCMP_ACT_NOTIFY"}, "seccomp-notify"),
+        (
+            "/linux/seccomp",
+            {**_SECCOMP, "syscalls": [{"names": ["a"], "action": "SCMP_ACT_NOTIFY"}]},
+            "seccomp-notify",
+        ),
         # What the schema says, in every kind of words it has.
         ("/process/user/uid", 4294967295, "maximum"),
         ("/process/user/additionalGids/0", 4294967295, "maximum"),
@@ -89,6 +126,13 @@ def test_valid_documents(document: object) -> None:
         ("/root/path", "", "minLength"),
         ("/linux/seccomp/syscalls/0/names", [], "minItems"),
         ("/hooks/poststop/0/timeout", 0, "minimum"),
+        ("/hooks/poststop/0/timeout", 2147484, "maximum"),
+        ("/process/consoleSize/width", 65536, "maximum"),
+        ("/linux/devices/0/minor", 1 << 20, "maximum"),
+        ("/linux/resources/devices/0/major", -2, "minimum"),
+        ("/linux/personality", {}, "required"),
+        ("/linux/memoryPolicy", {"nodes": "0"}, "required"),
+        ("/process/env", None, "type"),
         ("/linux/timeOffsets/boottime/nanosecs", 1000000000, "maximum"),
         ("/windows", 3, "type"),
     ],
@@ -106,6 +150,7 @@ def test_one_thing_wrong(pointer: str, value: object, rule: str) -> None:
             "name-without-uts",
             "time-offsets",
             "mappings-without-user",
+            "scheduler-field",
         )
     )
 
@@ -122,9 +167,33 @@ def test_a_container_without_a_process_is_fine() -> None:
     assert errors(document) == []
 
 
-def test_usual_id_maps() -> None:
-    document = changed("/linux/uidMappings", [dict(_MAP, size=4294967295)])
-    assert errors(document) == []
+@pytest.mark.parametrize(
+    ("pointer", "value"),
+    [
+        ("/linux/uidMappings", [dict(_MAP, size=4294967295)]),
+        ("/linux/uidMappings", [_MAP, dict(_MAP, containerID=10, hostID=10)]),
+        ("/ociVersion", "1.99.0"),
+        ("/ociVersion", "1.3.0-rc.1+dev.2"),
+        ("/linux/namespaces/3/path", "/proc/1/ns/user"),
+        ("/linux/namespaces/0/path", ""),
+        ("/linux/resources/memory/swap", -1),
+        ("/linux/resources/pids/limit", -1),
+        ("/linux/resources/cpu/quota", -1),
+        ("/linux/resources/blockIO/weight", 0),
+        ("/linux/resources/devices/0/major", -1),
+        ("/linux/intelRdt/closID", "/"),
+        ("/linux/netDevices", {"a": {"name": "eth%d"}, "b": {"name": "eth%d"}}),
+        ("/linux/sysctl", {"net/ipv4/conf/eth0.100/rp_filter": "1"}),
+        ("/linux/rootfsPropagation", "rslave"),
+        ("/process/env/0", "A="),
+        ("/process/rlimits/0/hard", (1 << 64) - 1),
+        ("/hostname", ""),
+        ("/mounts/0", {"destination": "/a", "options": ["remount", "ro"]}),
+        ("/linux/seccomp/syscalls/1/action", "SCMP_ACT_NOTIFY"),
+    ],
+)
+def test_what_engines_may_write(pointer: str, value: object) -> None:
+    assert errors(changed(pointer, value)) == []
 
 
 def test_everything_at_once() -> None:
@@ -156,3 +225,46 @@ def test_a_finding_says_where_what_and_what_else() -> None:
     assert str(finding).startswith(
         '/linux/rootfsPropagation: isn\'t a known value, found "none", allowed: private, shared'
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer", "rule"),
+    [
+        ({"pid": 0}, "/pid", "state-pid"),
+        ({"bundle": "b"}, "/bundle", "state-bundle"),
+        ({"status": "gone"}, "/status", "enum"),
+        ({"pid": -1}, "/pid", "minimum"),
+    ],
+)
+def test_states(change: dict[str, object], pointer: str, rule: str) -> None:
+    state = {"ociVersion": "1.3.0", "id": "a", "status": "running", "bundle": "/b", "pid": 3}
+    assert check_document(json.dumps(state).encode(), "s", Kind.STATE).errors == ()
+    report = check_document(json.dumps(state | change).encode(), "s", Kind.STATE)
+    assert [(f.pointer, f.rule) for f in report.errors] == [(pointer, rule)]
+
+
+def test_a_stopped_container_has_no_pid() -> None:
+    state = {"ociVersion": "1.3.0", "id": "a", "status": "stopped", "bundle": "/b"}
+    assert check_document(json.dumps(state).encode(), "s", Kind.STATE).errors == ()
+
+
+def rule_ids() -> set[str]:
+    """Return every id that a rule reports under, or the loader."""
+    sources = [*(CHECKOUT / "ocirt/spec").glob("rules*.py"), CHECKOUT / "ocirt/spec/load.py"]
+    text = "".join(path.read_text() for path in sources)
+    return {name for name in re.findall(r'"([a-z]+(?:-[a-z]+)+)"', text) if name != "utf-8"} | {
+        "cwd",
+        "env",
+    }
+
+
+def test_every_rule_is_documented() -> None:
+    page = (CHECKOUT / "docs/validation.md").read_text()
+    assert {name for name in rule_ids() if f"`{name}`" not in page} == set()
+
+
+def test_every_rule_has_a_test() -> None:
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    untested = {name for name in rule_ids() if f'"{name}"' not in tests}
+    # The loader's own, which test_spec_load.py knows by their words.
+    assert untested == {"duplicate-key", "surrogate"} & untested

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the rules report: findings with a severity, and the few shapes most of them have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
+from typing import Any
+
+from ocirt.errors import Finding
+
+Json = dict[str, Any]
+
+# How much of an offending value a message shows.
+_SHOWN = 60
+
+
+class Severity(StrEnum):
+    """An error refuses the document; a warning is logged."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+Result = tuple[Severity, Finding]
+
+
+def shown(value: object) -> str:
+    """Return a value as short JSON text."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def error(pointer: str, rule: str, message: str, found: object = None, allowed: str = "") -> Result:
+    """Return an error; found None leaves the value out."""
+    text = "" if found is None else shown(found)
+    return Severity.ERROR, Finding(pointer, message, text, allowed, rule)
+
+
+def warning(pointer: str, rule: str, message: str, found: object = None) -> Result:
+    """Return a warning; found None leaves the value out."""
+    text = "" if found is None else shown(found)
+    return Severity.WARNING, Finding(pointer, message, text, "", rule)
+
+
+def twice(
+    items: Iterable[Json], pointer: str, rule: str, words: str, key: Callable[[Json], object]
+) -> Iterator[Result]:
+    """Report every item of the array at pointer whose key an earlier one has."""
+    seen: set[object] = set()
+    for index, item in enumerate(items):
+        name = key(item)
+        if name in seen:
+            yield error(f"{pointer}/{index}", rule, words, name)
+        seen.add(name)
+
+
+def relative(path: str, pointer: str, rule: str) -> Iterator[Result]:
+    """Report a path that doesn't start at /."""
+    if not path.startswith("/"):
+        yield error(pointer, rule, "is relative", path, "an absolute path")

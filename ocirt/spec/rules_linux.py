@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rules on linux of config.json (config-linux.md), but for its resources."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ocirt.spec.load import escape
+from ocirt.spec.report import Json, Result, error, relative, twice
+
+_SYSCTL = re.compile(r"[A-Za-z0-9_*-]+([./][A-Za-z0-9_*:.-]+)+")
+_CLOCKS = ("monotonic", "boottime")  # time_namespaces(7)
+_UINT32 = 1 << 32
+_MAP_LINES = 340  # user_namespaces(7)
+_IFNAMSIZ = 16  # linux/if.h, with the NUL byte
+_TAKE_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+
+
+def namespaces(linux: Json) -> Iterator[Result]:
+    """Check the list of namespaces, and what only goes with one of them."""
+    listed = linux.get("namespaces", [])
+    pointer = "/linux/namespaces"
+    words = "is a second namespace of this type"
+    yield from twice(listed, pointer, "namespace-twice", words, lambda n: n["type"])
+    for index, entry in enumerate(listed):
+        if path := entry.get("path"):
+            yield from relative(path, f"{pointer}/{index}/path", "namespace-path")
+    if offsets := linux.get("timeOffsets"):
+        if not any(n["type"] == "time" and not n.get("path") for n in listed):
+            yield error("/linux/timeOffsets", "time-offsets", "needs a new time namespace")
+        for clock in offsets.keys() - set(_CLOCKS):
+            where = f"/linux/timeOffsets/{escape(clock)}"
+            allowed = ", ".join(_CLOCKS)
+            yield error(where, "time-offset-clock", "has no offset", clock, allowed)
+
+
+def user_mappings(linux: Json) -> Iterator[Result]:
+    """Check uidMappings and gidMappings with the user namespace they are for."""
+    users = [n for n in linux.get("namespaces", []) if n["type"] == "user"]
+    for name in ("uidMappings", "gidMappings"):
+        mapped = linux.get(name, [])
+        pointer = f"/linux/{name}"
+        if mapped and not users:
+            yield error(pointer, "mappings-without-user", "need a user namespace")
+        if not mapped and users and not users[0].get("path"):
+            yield error(pointer, "mappings-missing", "are missing for a new user namespace")
+        yield from mappings(mapped, pointer)
+
+
+def mappings(mapped: list[Json], pointer: str) -> Iterator[Result]:
+    """Check a map of ids as the kernel would, which only says EINVAL (user_namespaces(7))."""
+    if len(mapped) > _MAP_LINES:
+        allowed = f"at most {_MAP_LINES}"
+        yield error(pointer, "mappings-many", "are too many", len(mapped), allowed)
+        return
+    for side in ("containerID", "hostID"):
+        taken: list[tuple[int, int]] = []
+        for index, mapping in enumerate(mapped):
+            first, end = mapping[side], mapping[side] + mapping["size"]
+            where = f"{pointer}/{index}"
+            if end > _UINT32:
+                message = f"goes beyond the last id by its {side} + size"
+                yield error(where, "mapping-range", message, end, f"at most {_UINT32}")
+            if any(first < other_end and other < end for other, other_end in taken):
+                message = f"overlaps an earlier mapping by its {side}"
+                yield error(where, "mapping-overlap", message)
+            taken.append((first, end))
+
+
+def devices(linux: Json) -> Iterator[Result]:
+    """Check device nodes."""
+    for index, device in enumerate(linux.get("devices", [])):
+        pointer = f"/linux/devices/{index}"
+        yield from relative(device["path"], f"{pointer}/path", "device-path")
+        if device["type"] != "p" and not {"major", "minor"} <= device.keys():
+            message = "needs major and minor"
+            yield error(pointer, "device-numbers", message, device["type"])
+
+
+def net_devices(linux: Json) -> Iterator[Result]:
+    """Check the names of network devices, on the host and in the container."""
+    wanted = linux.get("netDevices", {})
+    taken: set[str] = set()
+    for name, device in wanted.items():
+        pointer = f"/linux/netDevices/{escape(name)}"
+        inside = device.get("name") or name
+        for value in dict.fromkeys((name, inside)):
+            if not _names_interface(value):
+                yield error(pointer, "net-device-name", "isn't an interface's name", value)
+        if inside in taken and "%d" not in inside:
+            yield error(pointer, "net-device-twice", "is a second one of this name", inside)
+        taken.add(inside)
+
+
+def _names_interface(name: str) -> bool:
+    """Whether the kernel takes it: dev_valid_name() in net/core/dev.c."""
+    fits = 0 < len(name.encode()) < _IFNAMSIZ and name not in (".", "..")
+    return fits and not any(c in "/:" or c.isspace() for c in name)
+
+
+def paths(linux: Json) -> Iterator[Result]:
+    """Check what becomes a path: masks, sysctls, a directory of resctrl."""
+    for name in ("maskedPaths", "readonlyPaths"):
+        for index, path in enumerate(linux.get(name, [])):
+            yield from relative(path, f"/linux/{name}/{index}", "path-relative")
+    for key in linux.get("sysctl", {}):
+        if not _SYSCTL.fullmatch(key) or ".." in key:
+            where = f"/linux/sysctl/{escape(key)}"
+            allowed = "such as net.ipv4.ip_forward"
+            yield error(where, "sysctl-name", "isn't a sysctl's name", key, allowed)
+    rdt = linux.get("intelRdt", {})
+    clos = rdt.get("closID", "/")
+    if clos != "/" and ("/" in clos or clos in ("", ".", "..")):
+        allowed = "one name, or / for the default"
+        yield error("/linux/intelRdt/closID", "rdt-clos", "isn't a directory's name", clos, allowed)
+    for index, line in enumerate(rdt.get("schemata", [])):
+        if "\n" in line:
+            where = f"/linux/intelRdt/schemata/{index}"
+            yield error(where, "rdt-schemata", "is more than one line", line)
+
+
+def seccomp(profile: Json) -> Iterator[Result]:
+    """Check which actions go with an errno, and which with a listener."""
+    at = "/linux/seccomp"
+    if profile.get("listenerMetadata") and not profile.get("listenerPath"):
+        message = "has no meaning without listenerPath"
+        yield error(f"{at}/listenerMetadata", "seccomp-metadata", message)
+    default = profile["defaultAction"]
+    yield from _errno(profile, "defaultErrnoRet", default, at)
+    if default == "SCMP_ACT_NOTIFY":
+        message = "would stop the container's first system call, with no one to answer it"
+        yield error(f"{at}/defaultAction", "seccomp-notify", message, default)
+    for index, call in enumerate(profile.get("syscalls", [])):
+        where = f"{at}/syscalls/{index}"
+        yield from _errno(call, "errnoRet", call["action"], where)
+        if call["action"] == "SCMP_ACT_NOTIFY" and not profile.get("listenerPath"):
+            message = "needs listenerPath"
+            yield error(f"{where}/action", "seccomp-notify", message, call["action"])
+
+
+def _errno(document: Json, name: str, action: str, at: str) -> Iterator[Result]:
+    if name in document and action not in _TAKE_ERRNO:
+        yield error(f"{at}/{name}", "seccomp-errno", f"can't go with {action}", document[name])
