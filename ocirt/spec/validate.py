@@ -111,6 +111,7 @@ def _read(path: str, hint: str) -> bytes:
         with open(path, "rb") as file:
             return file.read(LARGEST + 1)  # load() refuses the one byte more
     except OSError as e:
+        e.filename = path  # read() leaves it out
         raise OcirtError(f"{describe(e)}; {hint}") from None
 
 
@@ -143,7 +144,7 @@ def _findings(document: Any, file: str, kind: Kind) -> Report:
     errors = _schema_errors(document, kind)
     known = {finding.pointer for finding in errors}
     warnings: list[Finding] = []
-    if kind in _RULES:
+    if kind in _RULES and isinstance(document, dict):
         for severity, finding in _RULES[kind](document, typed=not errors):
             if finding.pointer not in known:
                 (errors if severity is Severity.ERROR else warnings).append(finding)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import tracemalloc
@@ -55,6 +56,30 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
         read_config(str(tmp_path / "config.json"))
     with pytest.raises(OcirtError, match="EISDIR"):
         read_config(str(tmp_path))
+
+
+def test_a_failing_read_names_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Broken:
+        def __enter__(self) -> Broken:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def read(self, _: int) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("builtins.open", lambda *_: Broken())
+    path = tmp_path / "config.json"
+    with pytest.raises(OcirtError, match=f"^{path}: EIO"):
+        read_config(str(path))
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("data", [b"[]", b'"x"', b"1", b"null"])
+def test_what_is_no_object_is_one_error(data: bytes, kind: Kind) -> None:
+    report = check_document(data, "f", kind)
+    assert [(f.pointer, f.rule) for f in report.errors] == [("", "type")]
 
 
 def test_a_disk_image_is_not_read_whole(tmp_path: Path) -> None:
