@@ -34,6 +34,14 @@ class StateConflictError(OcirtError):
     """The container's status doesn't allow the operation."""
 
 
+class NeedsPlainPythonError(OcirtError):
+    """A library is wanted that the pre-initialised executable doesn't have.
+
+    Raised before anything was changed, or where everything is taken back. The command line then
+    starts anew under plain Python (ocirt.cli.main); there the message says what to install.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is wrong with a document.

@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass
 from types import ModuleType
 
-from ocirt.errors import OcirtError
+from ocirt.errors import NeedsPlainPythonError, OcirtError
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
 from ocirt.parts.step import Context
@@ -84,7 +84,7 @@ def _binding() -> ModuleType:
         try:
             import pyseccomp as seccomp
         except ImportError:
-            raise OcirtError(
+            raise NeedsPlainPythonError(
                 "/linux/seccomp: libseccomp's Python binding is missing; install python3-seccomp"
             ) from None
     module: ModuleType = seccomp

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ocirt.errors import ConfigError, Finding, OcirtError, describe
+from ocirt.errors import ConfigError, Finding, NeedsPlainPythonError, OcirtError, describe
 from ocirt.spec.checks import JsonSchemaValueException
 from ocirt.spec.load import LARGEST, TOO_DEEP, escape, load
 from ocirt.spec.model import Config, Process, Resources
@@ -170,8 +170,12 @@ def _schema_errors(document: Any, kind: Kind) -> list[Finding]:
 
 
 def _ask_jsonschema(document: Any, kind: Kind) -> list[Finding]:
-    import jsonschema
-
+    try:
+        import jsonschema
+    except ImportError:
+        raise NeedsPlainPythonError(
+            "the document isn't valid, and saying why takes the Python package jsonschema: install it"
+        ) from None
     validator = jsonschema.Draft7Validator(schema(kind))
     errors = validator.iter_errors(document)
     # Two missing properties are two errors that say the same.
