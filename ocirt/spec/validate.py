@@ -174,7 +174,7 @@ def _ask_jsonschema(document: Any, kind: Kind) -> list[Finding]:
         import jsonschema
     except ImportError:
         raise NeedsPlainPythonError(
-            "the document isn't valid, and saying why takes the Python package jsonschema: install it"
+            "the document isn't valid; saying why takes the Python package jsonschema: install it"
         ) from None
     validator = jsonschema.Draft7Validator(schema(kind))
     errors = validator.iter_errors(document)
