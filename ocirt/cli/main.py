@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 
-from ocirt.cli import commands, help, log, stdio
+from ocirt.cli import commands, help, log, start, stdio
 from ocirt.cli.parse import Invocation, Values, parse
 from ocirt.cli.signals import clean_up_when_ended
 from ocirt.cli.table import GLOBALS
-from ocirt.errors import OcirtError, UsageError, describe
+from ocirt.errors import NeedsPlainPythonError, OcirtError, UsageError, describe
 
 _log = logging.getLogger("ocirt")
 
@@ -24,11 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     stdio.open_missing()
     clean_up_when_ended()
     name = "ocirt"
+    words = sys.argv[1:] if argv is None else argv
     try:
-        invocation = _understand(sys.argv[1:] if argv is None else argv)
+        invocation = _understand(words)
         if invocation.command:
             name = f"ocirt {invocation.command.name}"
         return _carry_out(invocation)
+    except NeedsPlainPythonError as e:
+        return _start_anew(name, words, e)
     except UsageError as e:
         _log.error("ocirt: %s", e)
         return e.exit_status
@@ -49,6 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             e,
         )
         return 1
+
+
+def _start_anew(name: str, words: Sequence[str], wanted: NeedsPlainPythonError) -> int:
+    """Leave for plain Python, which has the library; returns only if that isn't to be had."""
+    if start.PLAIN_LAUNCHER is None:
+        _log.error("%s failed: %s", name, wanted)
+        return wanted.exit_status
+    try:
+        os.execv(start.PLAIN_LAUNCHER, [start.PLAIN_LAUNCHER, *words])
+    except OSError as e:
+        _log.error(
+            "%s failed: this takes plain Python, and the rest of ocirt isn't installed: %s",
+            name,
+            describe(e),
+        )
+    return wanted.exit_status
 
 
 def _log_traceback() -> None:

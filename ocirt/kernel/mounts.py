@@ -17,6 +17,7 @@ from ocirt.kernel.constants import (
     FSCONFIG_CMD_CREATE,
     FSCONFIG_SET_FLAG,
     FSCONFIG_SET_STRING,
+    FSMOUNT_CLOEXEC,
     FSOPEN_CLOEXEC,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
@@ -86,6 +87,16 @@ def mount_setattr(
     _syscall(_linux.SYS_mount_setattr, dirfd, b"\0", flags | AT_EMPTY_PATH, attr, len(attr))
 
 
+def detached_tmpfs() -> int:
+    """Return a descriptor of a new, empty tmpfs that is mounted nowhere (fsopen(2), fsmount(2))."""
+    context = _syscall(_linux.SYS_fsopen, b"tmpfs\0", FSOPEN_CLOEXEC)
+    try:
+        _syscall(_linux.SYS_fsconfig, context, FSCONFIG_CMD_CREATE, None, None, 0)
+        return _syscall(_linux.SYS_fsmount, context, FSMOUNT_CLOEXEC, 0)
+    finally:
+        os.close(context)
+
+
 def explain_mount(fstype: str, source: str, options: list[str]) -> str:
     """Return the kernel's own words why a filesystem can't be made of these options, or "".
 
@@ -126,6 +137,7 @@ def _message(fd: int) -> str:
 __all__ = [
     "AT_FDCWD",
     "c_string",
+    "detached_tmpfs",
     "explain_mount",
     "fd_path",
     "mount",

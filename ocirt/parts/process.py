@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import prctl
 
@@ -15,14 +16,14 @@ from ocirt.kernel.constants import (
     CLONE_INTO_CGROUP,
     CLONE_PARENT,
     MOUNT_ATTR_RDONLY,
-    OPEN_TREE_CLONE,
 )
-from ocirt.kernel.mounts import AT_FDCWD, mount_setattr, open_tree
+from ocirt.kernel.mounts import detached_tmpfs, mount_setattr
 from ocirt.kernel.process import clone3, default_action, sealed_memfd
 from ocirt.parts.stdio import close_on_exec_from
 from ocirt.parts.step import Context, Side, Step
 
-_STUB_FILE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "kernel", "stub")
+# Read here, so that the pre-initialised executable has it without the package beside it.
+_STUB = (Path(__file__).parent.parent / "kernel/stub").read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +81,35 @@ class HideFromContainer:
 
 @dataclass(frozen=True, slots=True)
 class PrepareStub:
-    """Open what init becomes, while the host's files can still be reached.
-
-    A copy in a sealed memfd: what a container finds in /proc/1/exe is no file of the host. Where
-    the kernel forbids executable memfds (vm.memfd_noexec=2) it is the installed file, through a
-    mount of its own that is read-only for good.
-    """
+    """Make the file that init becomes, while the host can still be reached."""
 
     def run(self, c: Context) -> None:
-        with open(_STUB_FILE, "rb") as file:
-            program = file.read()
-        try:
-            c.stub_program = sealed_memfd("ocirt-stub", program, executable=True)
-        except PermissionError:
-            tree = open_tree(AT_FDCWD, _STUB_FILE, OPEN_TREE_CLONE)
-            mount_setattr(tree, 0, attr_set=MOUNT_ATTR_RDONLY)
-            c.stub_program = tree
+        c.stub_program = stub_file()
+
+
+def stub_file() -> int:
+    """Return a descriptor of the stub's program, to execute.
+
+    A copy in a sealed memfd: what a container finds in /proc/PID/exe is no file of the host. Where
+    the kernel forbids executable memfds (vm.memfd_noexec=2) it is the only file of a tmpfs that is
+    mounted nowhere, and read-only.
+    """
+    try:
+        return sealed_memfd("ocirt-stub", _STUB, executable=True)
+    except PermissionError:
+        return _file_in_a_tmpfs(_STUB)
+
+
+def _file_in_a_tmpfs(content: bytes) -> int:
+    tree = detached_tmpfs()
+    try:
+        fd = os.open("stub", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o555, dir_fd=tree)
+        os.write(fd, content)
+        os.close(fd)
+        mount_setattr(tree, 0, attr_set=MOUNT_ATTR_RDONLY)
+        return os.open("stub", os.O_PATH | os.O_CLOEXEC, dir_fd=tree)
+    finally:
+        os.close(tree)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from types import ModuleType
 from ocirt.errors import NeedsPlainPythonError, OcirtError
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
+from ocirt.parts.seccomp_cache import default_cache
 from ocirt.parts.step import Context
 from ocirt.spec.model import Seccomp, SeccompSyscall
 
@@ -55,7 +56,13 @@ class CompileFilter:
     profile: Seccomp
 
     def run(self, c: Context) -> None:
-        c.filter = compile_profile(self.profile)
+        refuse_notify(self.profile)
+        cache = default_cache()
+        found = cache.load(self.profile)
+        if found is None:
+            found = compile_profile(self.profile)
+            cache.store(self.profile, found)
+        c.filter = found
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +100,7 @@ def _binding() -> ModuleType:
 
 def compile_profile(profile: Seccomp) -> bytes:
     """Compile linux.seccomp to the kernel's BPF program (seccomp(2)). Raises OcirtError."""
-    if profile.listener_path or _uses_notify(profile):
-        raise OcirtError("/linux/seccomp: SCMP_ACT_NOTIFY isn't supported yet")
+    refuse_notify(profile)
     lib = _binding()
     default = _action(lib, profile.default_action, profile.default_errno_ret)
     try:
@@ -109,6 +115,12 @@ def compile_profile(profile: Seccomp) -> bytes:
     for index, call in enumerate(profile.syscalls):
         _add(lib, filter_, profile, call, f"/linux/seccomp/syscalls/{index}")
     return _export(filter_)
+
+
+def refuse_notify(profile: Seccomp) -> None:
+    """Raise OcirtError for a profile that wants an agent."""
+    if profile.listener_path or _uses_notify(profile):
+        raise OcirtError("/linux/seccomp: SCMP_ACT_NOTIFY isn't supported yet")
 
 
 def _uses_notify(profile: Seccomp) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from ocirt.errors import OcirtError, StepError
+from ocirt.errors import NeedsPlainPythonError, OcirtError, StepError
 from ocirt.parts.process import CloneInit, CloneJoiner
 from ocirt.parts.step import Context, Side, Step, Undo, Undoable
 from ocirt.runtime.channel import Channel, Message, News
@@ -142,7 +142,7 @@ class Execution:
 
 def as_step_error(step: Step, error: OcirtError | OSError) -> OcirtError:
     """Return an exception as a sentence that names the step and its place in config.json."""
-    if isinstance(error, StepError):
+    if isinstance(error, StepError | NeedsPlainPythonError):
         return error
     cause = str(error) if isinstance(error, OcirtError) else error
     # Engines look for these words at the beginning of a sentence.

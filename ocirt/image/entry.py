@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the image's Python begins: what the interpreter knew of the build's process is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+
+from ocirt.cli.main import main
+
+# Python ignores these when it starts (SIGPIPE becomes BrokenPipeError): pylifecycle's defaults.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def entry(argv: list[bytes], environ: list[bytes], ignored: int) -> int:
+    """Run the program as `python3 -m ocirt` would; returns the exit status.
+
+    ignored has a bit for each signal that the caller has set to SIG_IGN.
+    """
+    sys.argv[:] = sys.orig_argv[:] = map(os.fsdecode, argv)
+    _refresh_environment(environ)
+    inherited = (n for n in range(1, ignored.bit_length()) if ignored >> n & 1)
+    for number in (*_IGNORED_BY_PYTHON, *inherited):
+        signal.signal(number, signal.SIG_IGN)
+    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
+    try:
+        status = main()
+    except SystemExit as e:
+        status = e.code if isinstance(e.code, int) else int(e.code is not None)
+    finally:
+        # The process ends without CPython's own shutdown. ocirt itself writes unbuffered.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+    return status
+
+
+def _refresh_environment(environ: list[bytes]) -> None:
+    """Fill os.environ as os does: of duplicates the first counts."""
+    variables: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
+    variables.clear()
+    for item in environ:
+        name, equals, value = item.partition(b"=")
+        if equals:
+            variables.setdefault(name, value)

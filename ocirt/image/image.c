@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * An interpreter that is saved after it has imported everything, and goes on from there.
+ *
+ * As a normal program ("the seed") this initialises CPython, lets seed.py import the application,
+ * and writes a copy of its own executable in which the data segment and the heap are the ones in
+ * memory. That copy is the image. Its entry point is image_entry, not glibc's: glibc and CPython
+ * are initialised already, and what belonged to the seed's process (thread pointer, tid, stack,
+ * environment, vDSO) is replaced by what belongs to this one.
+ *
+ * docs/image.md explains the method; build.py finds what depends on the versions of glibc and
+ * CPython, and writes it into found.h.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <asm/prctl.h>
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* INIT_FUNCTIONS(X): the built-in modules; VDSO_POINTERS(X): glibc's pointers into the vDSO. */
+#include "found.h"
+
+#define PAGE 4096UL
+#define PAGE_DOWN(x) ((x) & ~(PAGE - 1))
+#define PAGE_UP(x) PAGE_DOWN((x) + PAGE - 1)
+
+/* ---- CPython's table of built-in modules: ours, so that unused ones aren't linked in. ---- */
+
+#define X(name, function) extern PyObject *function(void);
+INIT_FUNCTIONS(X)
+#undef X
+static PyObject *init_image(void);
+
+struct _inittab _PyImport_Inittab[] = {
+#define X(name, function) { name, function },
+    INIT_FUNCTIONS(X)
+#undef X
+    { "_image", init_image },
+    /* CPython makes these two itself and only looks whether they are in the table. */
+    { "builtins", NULL },
+    { "sys", NULL },
+    { NULL, NULL },
+};
+
+/* ---- What glibc remembers of the process; all of it is linked statically, so it has names. ---- */
+
+extern void *__curbrk;          /* the end of the heap, as sbrk(2) believes */
+extern void *__libc_stack_end;  /* for pthread_getattr_np(3) */
+extern void *_dl_random;        /* AT_RANDOM: 16 random bytes on the stack */
+extern Elf64_auxv_t *_dl_auxv;  /* for getauxval(3) */
+extern const char *_dl_platform;/* AT_PLATFORM: a string on the stack */
+extern size_t _dl_minsigstacksize; /* AT_MINSIGSTKSZ: depends on the CPU, sysconf(3) tells it */
+extern const Elf64_Phdr *_dl_phdr; /* AT_PHDR: the image's differ from the seed's */
+extern size_t _dl_phnum;
+extern int __libc_enable_secure; /* AT_SECURE */
+extern char **_dl_argv;          /* for messages of glibc's own */
+extern char **__libc_argv;
+extern int __libc_argc;
+extern const ptrdiff_t __rseq_offset; /* of the rseq area from the thread pointer */
+extern const unsigned int __rseq_size; /* 0 if glibc didn't register it */
+#define X(name) extern void *name;
+VDSO_POINTERS(X)
+#undef X
+
+/* Registered areas have this size and this signature in every glibc (sys/rseq.h). */
+#define RSEQ_AREA 32
+#define RSEQ_SIGNATURE 0x53053053
+
+/* What the seed leaves for the image. */
+static struct {
+    unsigned long thread;  /* the FS base: glibc's thread structure, in the heap */
+    int *tid;              /* where glibc keeps the thread's id */
+    void *robust;          /* the robust futex list, and its size */
+    size_t robust_size;
+    PyObject *entry;       /* what to call: entry(argv, environ, ignored) */
+    const char *plain;     /* the launcher of plain Python */
+} saved;
+
+/* ---- The image's start. ---- */
+
+/* Raw: before the thread pointer is set there is no errno to write to. */
+static long raw(long number, long a, long b, long c, long d)
+{
+    register long r10 __asm__("r10") = d;
+    __asm__ volatile("syscall" : "+a"(number) : "D"(a), "S"(b), "d"(c), "r"(r10)
+                     : "rcx", "r11", "memory");
+    return number;
+}
+
+static void refresh_auxv(Elf64_auxv_t *auxv)
+{
+    _dl_auxv = auxv;
+    for (; auxv->a_type != AT_NULL; auxv++) {
+        void *value = (void *)auxv->a_un.a_val;
+        if (auxv->a_type == AT_RANDOM)
+            _dl_random = value;
+        else if (auxv->a_type == AT_PLATFORM)
+            _dl_platform = value;
+        else if (auxv->a_type == AT_MINSIGSTKSZ)
+            _dl_minsigstacksize = auxv->a_un.a_val;
+        else if (auxv->a_type == AT_PHDR)
+            _dl_phdr = value;
+        else if (auxv->a_type == AT_PHNUM)
+            _dl_phnum = auxv->a_un.a_val;
+        else if (auxv->a_type == AT_SECURE)
+            __libc_enable_secure = (int)auxv->a_un.a_val;
+    }
+}
+
+/* Compiled without stack protector (build.py): it changes the canary under its own feet. */
+static void refresh_thread(void)
+{
+    uint64_t canary;
+    uint32_t *rseq = (uint32_t *)(saved.thread + (unsigned long)__rseq_offset);
+
+    /* As glibc does: 8 of the random bytes, the first one 0 so that a string can't leak it. */
+    memcpy(&canary, _dl_random, sizeof canary);
+    canary &= ~(uint64_t)0xff;
+    /* The place is part of the x86-64 ABI: GCC compiles it into every protected function. */
+    __asm__ volatile("movq %0, %%fs:0x28" : : "r"(canary));
+
+    *saved.tid = (int)raw(SYS_set_tid_address, (long)saved.tid, 0, 0, 0);
+    raw(SYS_set_robust_list, (long)saved.robust, (long)saved.robust_size, 0, 0);
+    if (__rseq_size) {
+        memset(rseq, 0, RSEQ_AREA);
+        rseq[1] = (uint32_t)-1; /* cpu_id: not registered; stays so if the kernel has no rseq */
+        raw(SYS_rseq, (long)rseq, RSEQ_AREA, 0, RSEQ_SIGNATURE);
+    }
+}
+
+static PyObject *list_of(char **strings)
+{
+    PyObject *list = PyList_New(0);
+    for (; list && *strings; strings++) {
+        PyObject *item = PyBytes_FromString(*strings);
+        if (!item || PyList_Append(list, item) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+/* Return a mask of the signals that whoever started us has ignored: they are inherited so. */
+static unsigned long long ignored_signals(void)
+{
+    unsigned long long mask = 0;
+    for (int number = 1; number < 32; number++) {
+        struct sigaction now;
+        if (sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN)
+            mask |= 1ULL << number;
+    }
+    return mask;
+}
+
+/* A function of its own, called when the canary is in place: it may have a protector. */
+static int run(char **argv, char **envp)
+{
+    PyObject *arguments = list_of(argv);
+    PyObject *variables = list_of(envp);
+    PyObject *result = NULL;
+    int status = 1;
+
+    if (arguments && variables)
+        result = PyObject_CallFunction(saved.entry, "OOK", arguments, variables,
+                                       ignored_signals());
+    if (result)
+        status = (int)PyLong_AsLong(result);
+    if (PyErr_Occurred())
+        PyErr_Print();
+    return status;
+}
+
+__attribute__((used)) void image_start(long *stack)
+{
+    int argc = (int)stack[0];
+    char **argv = (char **)(stack + 1);
+    char **envp = argv + argc + 1;
+    char **end = envp;
+
+    while (*end)
+        end++;
+    raw(SYS_arch_prctl, ARCH_SET_FS, (long)saved.thread, 0, 0);
+    refresh_auxv((Elf64_auxv_t *)(end + 1));
+    refresh_thread();
+    /* The old heap is data now; sbrk(2) has to ask the kernel where the new one begins. */
+    __curbrk = NULL;
+    /* Null means: make the system call. The vDSO is somewhere else in every process. */
+#define X(name) name = NULL;
+    VDSO_POINTERS(X)
+#undef X
+    __libc_stack_end = stack;
+    environ = envp;
+    __libc_argc = argc;
+    __libc_argv = _dl_argv = argv;
+    program_invocation_name = program_invocation_short_name = argv[0] ? argv[0] : (char *)"ocirt";
+    _exit(run(argv, envp));
+}
+
+/* The kernel enters with the stack pointer at argc. */
+__asm__(".globl image_entry\nimage_entry:\n xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n"
+        " call image_start\n hlt\n");
+extern char image_entry[];
+
+/* ---- The module _image: that it exists tells the application how it was started. ---- */
+
+static PyModuleDef image_module = {
+    PyModuleDef_HEAD_INIT, "_image", "The pre-initialised executable.", -1,
+    NULL, NULL, NULL, NULL, NULL,
+};
+
+static PyObject *init_image(void)
+{
+    PyObject *m = PyModule_Create(&image_module);
+    if (m && PyModule_AddStringConstant(m, "plain", saved.plain) < 0)
+        Py_CLEAR(m);
+    return m;
+}
+
+/* ---- The seed. ---- */
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "image: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+/* pymalloc's arenas come from the heap, not from mmap(2): only the heap is saved. */
+static void *arena_alloc(void *ctx, size_t size)
+{
+    (void)ctx;
+    return aligned_alloc(PAGE, size);
+}
+
+static void arena_free(void *ctx, void *p, size_t size)
+{
+    (void)ctx;
+    (void)size;
+    free(p);
+}
+
+static void check(PyStatus status)
+{
+    if (PyStatus_Exception(status))
+        Py_ExitStatusException(status);
+}
+
+/* argv: PROGRAM OUTPUT PLAIN HASH_SEED SEED.PY SEARCH_PATH... */
+static void start_python(int argc, char **argv)
+{
+    PyObjectArenaAllocator arena = { NULL, arena_alloc, arena_free };
+    PyPreConfig pre;
+    PyConfig config;
+
+    /* Everything from the heap, whatever its size, and nothing given back to the kernel. */
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    PyObject_SetArenaAllocator(&arena);
+
+    PyPreConfig_InitIsolatedConfig(&pre);
+    pre.utf8_mode = 1; /* file names and arguments are UTF-8 whatever the locale of the build */
+    check(Py_PreInitialize(&pre));
+    PyConfig_InitIsolatedConfig(&config);
+    config.use_hash_seed = 1;
+    config.hash_seed = strtoul(argv[3], NULL, 10);
+    config.site_import = 0;
+    config.write_bytecode = 0;
+    config.optimization_level = 2; /* no docstrings: nothing prints them */
+    config.module_search_paths_set = 1;
+    /* Given, so that CPython doesn't search the build machine for them. */
+    check(PyConfig_SetString(&config, &config.executable, L"ocirt"));
+    check(PyConfig_SetString(&config, &config.program_name, L"ocirt"));
+    check(PyConfig_SetString(&config, &config.home, L""));
+    check(PyConfig_SetString(&config, &config.prefix, L""));
+    check(PyConfig_SetString(&config, &config.exec_prefix, L""));
+    check(PyConfig_SetString(&config, &config.base_prefix, L""));
+    check(PyConfig_SetString(&config, &config.base_exec_prefix, L""));
+    for (int i = 5; i < argc; i++) {
+        wchar_t *path = Py_DecodeLocale(argv[i], NULL);
+        check(PyWideStringList_Append(&config.module_search_paths, path));
+        PyMem_RawFree(path);
+    }
+    check(Py_InitializeFromConfig(&config));
+    PyConfig_Clear(&config);
+}
+
+/* Run seed.py and keep what it calls entry. */
+static void plant(const char *path)
+{
+    PyObject *main_module = PyImport_AddModule("__main__");
+    FILE *file = fopen(path, "r");
+    if (!file)
+        fail(path);
+    if (PyRun_SimpleFile(file, path) < 0)
+        exit(1);
+    fclose(file);
+    saved.entry = main_module ? PyObject_GetAttrString(main_module, "entry") : NULL;
+    if (!saved.entry) {
+        PyErr_Print();
+        exit(1);
+    }
+}
+
+/*
+ * Find where glibc keeps the thread's id: the one int of the thread structure that is our tid, and
+ * in a forked child the child's. The structure is below 4096 bytes in every glibc.
+ */
+static int *find_tid(void)
+{
+    int *words = (int *)saved.thread, *found = NULL;
+    int count = (int)(PAGE / sizeof *words), pipe_ends[2], matches = 0;
+    char same[PAGE / sizeof *words];
+
+    if (pipe(pipe_ends) < 0)
+        fail("pipe");
+    pid_t child = fork();
+    if (child == 0) {
+        for (int i = 0; i < count; i++)
+            same[i] = words[i] == (int)syscall(SYS_gettid);
+        _exit(write(pipe_ends[1], same, sizeof same) != sizeof same);
+    }
+    if (child < 0 || read(pipe_ends[0], same, sizeof same) != sizeof same)
+        fail("fork");
+    for (int i = 0; i < count; i++)
+        if (same[i] && words[i] == (int)syscall(SYS_gettid)) {
+            found = &words[i];
+            matches++;
+        }
+    if (matches != 1) {
+        fprintf(stderr, "image: %d places in glibc's thread structure look like the tid\n", matches);
+        exit(1);
+    }
+    close(pipe_ends[0]);
+    close(pipe_ends[1]);
+    return found;
+}
+
+/*
+ * Use up what is free inside the heap, so that the image allocates from fresh pages at its end:
+ * otherwise each small object would come from another half-used page, and every page that is
+ * written to costs a fault and a copy. What is taken here is never given back.
+ */
+static void fill_holes(void)
+{
+    const size_t arena = 1 << 20, smallest = 16, largest_pooled = 512, largest = 1 << 16;
+    char *end = sbrk(0), *p;
+
+    /* pymalloc: until a block of each size class lies in an arena that is new. */
+    for (size_t size = smallest; size <= largest_pooled; size += smallest)
+        do
+            p = PyObject_Malloc(size);
+        while (p && p < end);
+    /* malloc, big blocks first: until a block of each size comes from beyond the last free one. */
+    end = (char *)sbrk(0) - arena;
+    for (size_t size = largest; size >= smallest; size -= smallest) {
+        while ((p = malloc(size)) && p < end)
+            ;
+        free(p);
+    }
+}
+
+static void save_thread(void)
+{
+    if (syscall(SYS_arch_prctl, ARCH_GET_FS, &saved.thread) < 0)
+        fail("arch_prctl");
+    saved.tid = find_tid();
+    if (syscall(SYS_get_robust_list, 0, &saved.robust, &saved.robust_size) < 0)
+        fail("get_robust_list");
+}
+
+static void put(int fd, const void *data, size_t size, off_t offset)
+{
+    for (size_t done = 0; done < size;) {
+        ssize_t n = pwrite(fd, (const char *)data + done, size - done, offset + (off_t)done);
+        if (n <= 0)
+            fail("write");
+        done += (size_t)n;
+    }
+}
+
+/* Write memory page by page, leaving holes for what is zero: bss and unused heap cost no disk. */
+static void put_pages(int fd, unsigned long from, unsigned long to, off_t offset)
+{
+    static const char zero[PAGE];
+    for (; from < to; from += PAGE, offset += PAGE)
+        if (memcmp((void *)from, zero, PAGE))
+            put(fd, (void *)from, PAGE, offset);
+}
+
+static Elf64_Phdr segment(unsigned long from, unsigned long to, off_t offset)
+{
+    Elf64_Phdr p = { .p_type = PT_LOAD, .p_flags = PF_R | PF_W, .p_align = PAGE };
+    p.p_vaddr = p.p_paddr = from;
+    p.p_filesz = p.p_memsz = to - from;
+    p.p_offset = (unsigned long)offset;
+    return p;
+}
+
+/*
+ * Return the heap's begin, from /proc/self/maps, and refuse memory that would be lost: anything
+ * private and writable besides the data segment, the heap and the stack.
+ */
+static unsigned long find_heap(unsigned long data_from, unsigned long data_to)
+{
+    char line[512], mode[5], name[256];
+    unsigned long from, to, heap = 0;
+    FILE *maps = fopen("/proc/self/maps", "r");
+
+    if (!maps)
+        fail("/proc/self/maps");
+    while (fgets(line, sizeof line, maps)) {
+        name[0] = 0;
+        if (sscanf(line, "%lx-%lx %4s %*s %*s %*s %255s", &from, &to, mode, name) < 3)
+            continue;
+        if (!strcmp(name, "[heap]"))
+            heap = heap ? heap : from;
+        else if (mode[1] == 'w' && strcmp(name, "[stack]") && (from < data_from || to > data_to)) {
+            fprintf(stderr, "image: memory outside of the heap would be lost: %s", line);
+            exit(1);
+        }
+    }
+    fclose(maps);
+    return heap;
+}
+
+/* Write the image. Nothing may be allocated from here on: the heap is being copied. */
+static void dump(const char *path)
+{
+    int in = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    int out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
+    Elf64_Ehdr header;
+    Elf64_Phdr old[32], new[34];
+    unsigned long data_from = 0, data_to = 0, heap_from, heap_to;
+    off_t end = 0;
+    int count = 0;
+
+    if (in < 0 || out < 0)
+        fail(path);
+    if (pread(in, &header, sizeof header, 0) != sizeof header || header.e_phnum > 32 ||
+        pread(in, old, header.e_phnum * sizeof *old, (off_t)header.e_phoff) < 0)
+        fail("/proc/self/exe");
+    for (int i = 0; i < header.e_phnum; i++) {
+        const Elf64_Phdr *p = &old[i];
+        if (p->p_type == PT_GNU_STACK)
+            new[count++] = *p; /* or the stack would be executable */
+        if (p->p_type != PT_LOAD)
+            continue;
+        if (p->p_flags & PF_W) {
+            data_from = PAGE_DOWN(p->p_vaddr);
+            data_to = PAGE_UP(p->p_vaddr + p->p_memsz);
+            continue;
+        }
+        /* Code and constants: the very bytes of the seed's file, at the same place. */
+        for (off_t at = (off_t)p->p_offset; at < (off_t)(p->p_offset + p->p_filesz);) {
+            char buffer[PAGE];
+            ssize_t n = pread(in, buffer, sizeof buffer, at);
+            if (n <= 0)
+                fail("/proc/self/exe");
+            put(out, buffer, (size_t)n, at);
+            at += n;
+        }
+        new[count++] = *p;
+        if (end < (off_t)(p->p_offset + p->p_filesz))
+            end = (off_t)PAGE_UP(p->p_offset + p->p_filesz);
+    }
+    heap_from = find_heap(data_from, data_to);
+    heap_to = PAGE_UP((unsigned long)sbrk(0));
+    /* Without address randomisation the heap follows the data; otherwise there is a gap. */
+    new[count++] = segment(data_from, data_to, end);
+    put_pages(out, data_from, data_to, end);
+    end += (off_t)(data_to - data_from);
+    new[count++] = segment(heap_from, heap_to, end);
+    put_pages(out, heap_from, heap_to, end);
+    end += (off_t)(heap_to - heap_from);
+
+    header.e_entry = (unsigned long)image_entry;
+    header.e_phoff = sizeof header;
+    header.e_phnum = (uint16_t)count;
+    /* The old table of sections would describe the old file. */
+    header.e_shoff = 0;
+    header.e_shnum = header.e_shstrndx = 0;
+    put(out, &header, sizeof header, 0);
+    put(out, new, (size_t)count * sizeof *new, sizeof header);
+    if (ftruncate(out, end) < 0 || close(out) < 0)
+        fail(path);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 6) {
+        fprintf(stderr, "usage: %s OUTPUT PLAIN HASH_SEED SEED.PY SEARCH_PATH...\n", argv[0]);
+        return 2;
+    }
+    saved.plain = strdup(argv[2]);
+    start_python(argc, argv);
+    plant(argv[4]);
+    fill_holes();
+    save_thread();
+    dump(argv[1]);
+    /* Not exit(): nothing of the interpreter is to run again in this process. */
+    _exit(0);
+}

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the seed runs before it is saved: import the whole application, leave `entry`.
+
+It runs once, when the image is built, in the interpreter of image.c. Its search path holds the
+standard library's directory and the checkout; afterwards there is none, and what isn't imported
+here can't be imported any more.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import pkgutil
+import sys
+import types
+
+# Where the interpreter's archive lacks an extension module that others import (typing does).
+_MISSING = {"_typing": {"_idfunc": lambda x: x}}
+
+# Imported by functions when they are needed: by the standard library on the ways that we use, and
+# codecs by their names.
+_LAZY = (
+    "encodings.ascii",
+    "encodings.latin_1",
+    "encodings.utf_8",
+    "encodings.utf_8_sig",  # json guesses these from the first bytes
+    "encodings.utf_16",
+    "encodings.utf_16_be",
+    "encodings.utf_16_le",
+    "encodings.utf_32",
+    "encodings.utf_32_be",
+    "encodings.utf_32_le",
+    "linecache",
+    "stat",
+    "textwrap",
+    "tokenize",
+    "traceback",
+)
+
+# CPython 3.11 specialises code when it has run some ten times.
+_ROUNDS = 20
+
+# Of the package: what builds, or what only plain Python runs.
+_NOT_HERE = ("ocirt.image", "ocirt.spec.compile", "ocirt.cli.man")
+
+
+def _fill_gaps() -> None:
+    for name, attributes in _MISSING.items():
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            module = types.ModuleType(name)
+            module.__dict__.update(attributes)
+            sys.modules[name] = module
+
+
+def _fast_json() -> None:
+    """Give json a parser in C: simplejson's, since _json isn't in the interpreter's archive.
+
+    simplejson was json once, and its parser still has the interface of _json's; only its errors
+    and one attribute are its own.
+    """
+    import json.decoder
+    import json.encoder
+    import json.scanner
+
+    errors = types.ModuleType("simplejson.errors")
+    errors.JSONDecodeError = json.JSONDecodeError  # type: ignore[attr-defined]
+    raw_json = types.ModuleType("simplejson.raw_json")
+    raw_json.RawJSON = type("RawJSON", (), {})  # type: ignore[attr-defined]
+    package = types.ModuleType("simplejson")
+    modules = {"simplejson": package, errors.__name__: errors, raw_json.__name__: raw_json}
+    sys.modules.update(modules)
+    import _speedups  # type: ignore[import-not-found]
+
+    for name in ("make_scanner", "c_make_scanner"):
+        setattr(json.scanner, name, _speedups.make_scanner)
+    json.decoder.JSONDecoder.encoding = "utf-8"  # type: ignore[attr-defined]
+    json._default_decoder = json.decoder.JSONDecoder()  # type: ignore[attr-defined]
+    json.encoder.encode_basestring_ascii = _speedups.encode_basestring_ascii
+
+
+def _import_everything() -> None:
+    import _linux  # type: ignore[import-not-found]
+
+    import ocirt.kernel
+
+    # The module is linked in under its bare name.
+    sys.modules["ocirt.kernel._linux"] = ocirt.kernel._linux = _linux  # type: ignore[attr-defined]
+    for name in _LAZY:
+        importlib.import_module(name)
+    for found in pkgutil.walk_packages(ocirt.__path__, "ocirt."):
+        if not found.name.startswith(_NOT_HERE):
+            importlib.import_module(found.name)
+    importlib.import_module("ocirt.image.entry")
+
+
+def _warm_up() -> None:
+    """Run the commands that only look, so often that CPython has specialised their code.
+
+    It also fills caches (attributes of types, versions of dictionaries): what is written now
+    needn't be written, and its page copied, in every process.
+    """
+    main = sys.modules["ocirt.cli.main"].main
+    bundle = os.path.join(os.path.dirname(sys.modules["ocirt"].__file__ or ""), "../bundles/hello")
+    for _ in range(_ROUNDS):
+        if main(["plan", "--bundle", bundle, "warm"]) or main(["--root", "/nonexistent", "list"]):
+            sys.exit("the warm-up failed")
+
+
+def _forget_the_build() -> None:
+    """Leave nothing of this machine's: search path, files that were looked at, environment."""
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+    sys.path_hooks.clear()
+    sys.meta_path[:] = [f for f in sys.meta_path if f.__name__ != "PathFinder"]  # type: ignore[attr-defined]
+    sys.modules["linecache"].clearcache()
+    sys.modules["__main__"].__dict__.pop("__file__", None)
+
+
+_fill_gaps()
+_fast_json()
+_import_everything()
+_warm_up()
+_forget_the_build()
+
+entry = sys.modules["ocirt.image.entry"].entry
+gc.collect()
+# A command lives for milliseconds: looking for cycles would only touch, and so copy, pages.
+gc.freeze()
+gc.disable()

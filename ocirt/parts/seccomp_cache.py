@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compiled seccomp filters, kept between invocations: compiling podman's profile takes 10 ms.
+
+An entry is named after the hash of what the filter was made from: the profile, the architecture,
+the actions that the kernel knows. It is believed only if it belongs to us, nobody else could have
+written it, its checksum is right, and the libseccomp that compiled it is still the installed one.
+A cache that can't be read or written is no error; then the filter is compiled each time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+# Part of every Python, and of the image; hashlib would want OpenSSL.
+from _blake2 import blake2b
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ocirt.kernel.constants import AT_FDCWD
+from ocirt.kernel.files import read_at
+from ocirt.spec.model import Seccomp
+
+# Part of the key: a new one makes older entries strangers, which are pruned in time.
+_FORMAT = b"ocirt filter 1"
+# A filter has at most 4096 instructions of 8 bytes (BPF_MAXINSNS).
+_LARGEST = 1 << 16
+_DIGEST_SIZE = 32
+KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A cache in one of several directories: the first that is ours, or that can be made."""
+
+    directories: tuple[str, ...]
+    library: str = "/proc/self/maps"  # where store() finds out which libseccomp was used
+
+    def load(self, profile: Seccomp) -> bytes | None:
+        """Return the filter of a profile, None if it isn't here or can't be trusted."""
+        name = key(profile)
+        for directory in self.directories:
+            with suppress(OSError, ValueError):
+                fd = _open_ours(directory)
+                try:
+                    return _trusted(_read(fd, name))
+                finally:
+                    os.close(fd)
+        return None
+
+    def store(self, profile: Seccomp, program: bytes) -> None:
+        """Keep a filter that this process has just compiled. Never fails."""
+        name = key(profile)
+        library = _loaded_library(self.library)
+        if library is None:
+            return
+        body = b"\n".join((library.encode(), _identity(library).encode(), program))
+        for directory in self.directories:
+            with suppress(OSError):
+                os.makedirs(directory, mode=0o700, exist_ok=True)
+                fd = _open_ours(directory)
+                try:
+                    _write(fd, name, _digest(body) + body)
+                    _prune(fd)
+                finally:
+                    os.close(fd)
+                return
+
+
+def default_cache() -> Cache:
+    """Return root's cache, or that of the user who runs a rootless container."""
+    runtime_dir = os.environ.get("XDG_RUNTIME_DIR")
+    if os.geteuid() == 0:
+        # The second where /var is read-only.
+        return Cache(("/var/cache/ocirt/seccomp", "/run/ocirt-seccomp"))
+    return Cache((f"{runtime_dir}/ocirt-seccomp",) if runtime_dir else ())
+
+
+def key(profile: Seccomp) -> str:
+    """Return the name of a profile's entry on this machine and kernel."""
+    actions = read_at(AT_FDCWD, "/proc/sys/kernel/seccomp/actions_avail")
+    parts = (_FORMAT.decode(), os.uname().machine, actions, repr(profile))
+    return blake2b("\0".join(parts).encode(), digest_size=_DIGEST_SIZE).hexdigest()
+
+
+def _digest(body: bytes) -> bytes:
+    return blake2b(body, digest_size=_DIGEST_SIZE).digest()
+
+
+def _open_ours(directory: str) -> int:
+    """Open a directory that only we can write to. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not _is_ours(os.fstat(fd)):
+        os.close(fd)
+        raise PermissionError(directory)
+    return fd
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _read(directory: int, name: str) -> bytes:
+    # Not blocking: a FIFO put there would hang us.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=directory)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or not _is_ours(found):
+            raise PermissionError(name)
+        return os.read(fd, _LARGEST)
+    finally:
+        os.close(fd)
+
+
+def _trusted(content: bytes) -> bytes:
+    """Return the program in an entry. Raises ValueError if anything about it is wrong."""
+    body = content[_DIGEST_SIZE:]
+    if content[:_DIGEST_SIZE] != _digest(body):
+        raise ValueError("the checksum is wrong")
+    library, identity, program = body.split(b"\n", 2)
+    if _identity(library.decode()) != identity.decode():
+        raise ValueError("another libseccomp made it")
+    if not program or len(program) % 8:
+        raise ValueError("it is no BPF program")
+    return program
+
+
+def _identity(library: str) -> str:
+    """Return what changes when a library's file is replaced by another version."""
+    found = os.stat(library)
+    return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+
+
+def _loaded_library(maps: str) -> str | None:
+    """Return the file of the libseccomp in this process (proc_pid_maps(5))."""
+    with open(maps, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            path = line.rstrip("\n").partition("/")[2]
+            if os.path.basename(path).startswith("libseccomp"):
+                return f"/{path}"
+    return None
+
+
+def _write(directory: int, name: str, content: bytes) -> None:
+    temporary = f".{name}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+    os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _prune(directory: int) -> None:
+    """Keep the newest entries."""
+    for _, name in sorted(_entries(directory), reverse=True)[KEPT:]:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=directory)
+
+
+def _entries(directory: int) -> Iterator[tuple[int, str]]:
+    for name in os.listdir(directory):
+        with suppress(OSError):
+            yield os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime_ns, name

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The cache of compiled filters: what is believed, and what is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ocirt.parts import seccomp_cache
+from ocirt.parts.seccomp_cache import KEPT, Cache, key
+from ocirt.spec.model import Config, Seccomp
+
+PROGRAM = bytes(range(64))
+
+
+def profile(default: str = "SCMP_ACT_ERRNO", *names: str) -> Seccomp:
+    document = {
+        "ociVersion": "1.3.0",
+        "linux": {
+            "seccomp": {
+                "defaultAction": default,
+                "syscalls": [{"names": list(names or ["read"]), "action": "SCMP_ACT_ALLOW"}],
+            }
+        },
+    }
+    found = Config.from_json(document).linux.seccomp
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    path = tmp_path / "libseccomp.so.2"
+    path.write_bytes(b"version 1")
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, library: Path) -> Cache:
+    maps = tmp_path / "maps"
+    maps.write_text(f"7f00-7f01 r-xp 00000000 08:01 42                         {library}\n")
+    return Cache((str(tmp_path / "cache"),), str(maps))
+
+
+def entry(cache: Cache) -> Path:
+    (path,) = Path(cache.directories[0]).iterdir()
+    return path
+
+
+def test_what_was_stored_is_found(cache: Cache) -> None:
+    assert cache.load(profile()) is None
+    cache.store(profile(), PROGRAM)
+    assert cache.load(profile()) == PROGRAM
+    assert cache.load(profile("SCMP_ACT_KILL")) is None
+    assert cache.load(profile("SCMP_ACT_ERRNO", "write")) is None
+    assert entry(cache).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_damaged_entry_is_not_believed(cache: Cache) -> None:
+    cache.store(profile(), PROGRAM)
+    whole = entry(cache).read_bytes()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        entry(cache).write_bytes(damaged)
+        assert cache.load(profile()) is None
+    for length in range(len(whole)):
+        entry(cache).write_bytes(whole[:length])
+        assert cache.load(profile()) is None
+    entry(cache).write_bytes(whole)
+    assert cache.load(profile()) == PROGRAM
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_an_entry_that_others_could_write(cache: Cache, mode: int) -> None:
+    cache.store(profile(), PROGRAM)
+    entry(cache).chmod(mode)
+    assert cache.load(profile()) is None
+
+
+def test_a_directory_that_others_could_write(cache: Cache) -> None:
+    cache.store(profile(), PROGRAM)
+    Path(cache.directories[0]).chmod(0o777)
+    assert cache.load(profile()) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
+def test_a_foreign_owner(cache: Cache) -> None:
+    cache.store(profile(), PROGRAM)
+    os.chown(entry(cache), 1000, 0)
+    assert cache.load(profile()) is None
+    os.chown(entry(cache), 0, 0)
+    os.chown(cache.directories[0], 1000, 0)
+    assert cache.load(profile()) is None
+
+
+def test_a_symbolic_link_or_fifo(cache: Cache, tmp_path: Path) -> None:
+    cache.store(profile(), PROGRAM)
+    path = entry(cache)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert cache.load(profile()) is None
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    assert cache.load(profile()) is None
+
+
+def test_another_libseccomp(cache: Cache, library: Path) -> None:
+    cache.store(profile(), PROGRAM)
+    library.write_bytes(b"version 2, longer")
+    assert cache.load(profile()) is None
+    library.unlink()
+    assert cache.load(profile()) is None
+
+
+def test_other_kernel_actions(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.store(profile(), PROGRAM)
+    monkeypatch.setattr(seccomp_cache, "read_at", lambda *_: "kill_process allow")
+    assert cache.load(profile()) is None
+
+
+def test_the_second_directory_where_the_first_cant_be_made(cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    second = Cache((str(tmp_path / "file" / "cache"), *cache.directories), cache.library)
+    second.store(profile(), PROGRAM)
+    assert second.load(profile()) == cache.load(profile()) == PROGRAM
+
+
+def test_nowhere_to_write_is_no_error(cache: Cache) -> None:
+    nowhere = Cache(("/proc/cache",), cache.library)
+    nowhere.store(profile(), PROGRAM)
+    assert nowhere.load(profile()) is None
+    assert Cache(()).load(profile()) is None
+
+
+def test_it_doesnt_grow_for_ever(cache: Cache) -> None:
+    for number in range(KEPT + 5):
+        cache.store(profile("SCMP_ACT_ERRNO", f"call{number}"), PROGRAM)
+        newest = Path(cache.directories[0], key(profile("SCMP_ACT_ERRNO", f"call{number}")))
+        os.utime(newest, (number, number))
+    assert len(list(Path(cache.directories[0]).iterdir())) <= KEPT + 1
+    assert cache.load(profile("SCMP_ACT_ERRNO", f"call{KEPT + 4}")) == PROGRAM
+    assert cache.load(profile("SCMP_ACT_ERRNO", "call0")) is None
