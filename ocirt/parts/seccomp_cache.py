@@ -35,7 +35,7 @@ class Cache:
     """A cache in one of several directories: the first that is ours, or that can be made."""
 
     directories: tuple[str, ...]
-    library: str = "/proc/self/maps"  # where store() finds out which libseccomp was used
+    maps: str = "/proc/self/maps"  # where store() finds out which libseccomp was used
 
     def load(self, profile: Seccomp) -> bytes | None:
         """Return the filter of a profile, None if it isn't here or can't be trusted."""
@@ -52,10 +52,10 @@ class Cache:
     def store(self, profile: Seccomp, program: bytes) -> None:
         """Keep a filter that this process has just compiled. Never fails."""
         name = key(profile)
-        library = _loaded_library(self.library)
-        if library is None:
+        libraries = _loaded_libraries(self.maps)
+        if not libraries:
             return
-        body = b"\n".join((library.encode(), _identity(library).encode(), program))
+        body = b"\n".join((os.fsencode(libraries), _identity(libraries).encode(), program))
         for directory in self.directories:
             with suppress(OSError):
                 os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -119,28 +119,28 @@ def _trusted(content: bytes) -> bytes:
     body = content[_DIGEST_SIZE:]
     if content[:_DIGEST_SIZE] != _digest(body):
         raise ValueError("the checksum is wrong")
-    library, identity, program = body.split(b"\n", 2)
-    if _identity(library.decode()) != identity.decode():
+    libraries, identity, program = body.split(b"\n", 2)
+    if _identity(os.fsdecode(libraries)) != identity.decode():
         raise ValueError("another libseccomp made it")
     if not program or len(program) % 8:
         raise ValueError("it is no BPF program")
     return program
 
 
-def _identity(library: str) -> str:
-    """Return what changes when a library's file is replaced by another version."""
-    found = os.stat(library)
-    return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+def _identity(libraries: str) -> str:
+    """Return what changes when one of these files is replaced by another version."""
+    found = (os.stat(path) for path in libraries.split(":"))
+    return " ".join(f"{s.st_dev}:{s.st_ino}:{s.st_size}:{s.st_mtime_ns}" for s in found)
 
 
-def _loaded_library(maps: str) -> str | None:
-    """Return the file of the libseccomp in this process (proc_pid_maps(5))."""
+def _loaded_libraries(maps: str) -> str:
+    """Return the files of libseccomp and its binding in this process (proc_pid_maps(5)).
+
+    Debian links libseccomp into the binding; elsewhere it is a library of its own.
+    """
     with open(maps, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            path = line.rstrip("\n").partition("/")[2]
-            if os.path.basename(path).startswith("libseccomp"):
-                return f"/{path}"
-    return None
+        paths = {"/" + line.rstrip("\n").partition("/")[2] for line in file}
+    return ":".join(sorted(p for p in paths if "seccomp" in os.path.basename(p)))
 
 
 def _write(directory: int, name: str, content: bytes) -> None:

@@ -123,13 +123,13 @@ def test_other_kernel_actions(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_second_directory_where_the_first_cant_be_made(cache: Cache, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    second = Cache((str(tmp_path / "file" / "cache"), *cache.directories), cache.library)
+    second = Cache((str(tmp_path / "file" / "cache"), *cache.directories), cache.maps)
     second.store(profile(), PROGRAM)
     assert second.load(profile()) == cache.load(profile()) == PROGRAM
 
 
 def test_nowhere_to_write_is_no_error(cache: Cache) -> None:
-    nowhere = Cache(("/proc/cache",), cache.library)
+    nowhere = Cache(("/proc/cache",), cache.maps)
     nowhere.store(profile(), PROGRAM)
     assert nowhere.load(profile()) is None
     assert Cache(()).load(profile()) is None
