@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -19,18 +20,23 @@ from ocirt.parts.mount_options import SUPPORTED
 from ocirt.runtime import plan, query
 from ocirt.runtime.create import CreateOptions, create
 from ocirt.runtime.delete import delete
+from ocirt.runtime.exec import ExecOptions, exec_in
 from ocirt.runtime.kill import kill
 from ocirt.runtime.run import run
 from ocirt.runtime.start import start
 from ocirt.runtime.store import Store
 from ocirt.spec.defaults import default_config
 from ocirt.spec.features import VERSION_MAX, features
+from ocirt.spec.names import CAPABILITIES
 from ocirt.spec.validate import Kind, check_document
 
 _LIST_COLUMNS = ("id", "pid", "status", "bundle", "created", "owner")
 # runc's table: columns of 12 at least, 3 blanks between them.
 _LIST_WIDTH = 12
 _LIST_PADDING = 3
+
+# The last but one of 32 bits: -1 means "leave it" to setresuid(2).
+_LARGEST_ID = (1 << 32) - 2
 
 _ROOTLESS = {"true": True, "false": False, "auto": None}
 
@@ -54,6 +60,51 @@ def _run(i: Invocation) -> int:
         keep=i.options.flag("keep"),
         subreaper=not i.options.flag("no-subreaper"),
     )
+
+
+def _exec(i: Invocation) -> int:
+    options = i.options
+    if options.maybe("process") is None and not i.rest:
+        raise UsageError("exec: which program? Give its arguments, or --process FILE")
+    if options.number("preserve-fds") < 0:
+        raise UsageError("--preserve-fds can't be negative")
+    user = options.maybe("user")
+    return exec_in(
+        _store(i),
+        i.arguments["ID"],
+        ExecOptions(
+            args=i.rest,
+            process_file=options.maybe("process"),
+            cwd=options.maybe("cwd"),
+            env=options.all("env"),
+            user=None if user is None else _user(user),
+            additional_gids=tuple(_numeric_id(g, "group") for g in options.all("additional-gids")),
+            capabilities=tuple(_capability(c) for c in options.all("cap")),
+            no_new_privileges=options.flag("no-new-privs"),
+            detach=options.flag("detach"),
+            pid_file=options.maybe("pid-file"),
+            preserve_fds=options.number("preserve-fds"),
+        ),
+    )
+
+
+def _user(text: str) -> tuple[int, int | None]:
+    uid, colon, gid = text.partition(":")
+    return _numeric_id(uid, "user"), _numeric_id(gid, "group") if colon else None
+
+
+def _numeric_id(text: str, kind: str) -> int:
+    """Read an id strictly: a name that looks like one must not become root (CVE-2026-30892)."""
+    if re.fullmatch("[0-9]{1,10}", text) and int(text) <= _LARGEST_ID:
+        return int(text)
+    raise UsageError(f"{text!r} is no {kind} id: give a number from 0 to {_LARGEST_ID}")
+
+
+def _capability(name: str) -> str:
+    full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
+    if full not in CAPABILITIES:
+        raise UsageError(f"unknown capability {name!r}")
+    return full
 
 
 def _kill(i: Invocation) -> int:
@@ -170,6 +221,7 @@ HANDLERS: dict[str, Callable[[Invocation], int]] = {
     "create": _create,
     "start": _start,
     "run": _run,
+    "exec": _exec,
     "kill": _kill,
     "delete": _delete,
     "state": _state,

@@ -185,6 +185,36 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "exec",
+        _LIFE,
+        "Run another program in a running container",
+        "The program gets the container's namespaces, cgroup, user, capabilities and limits. The"
+        " exit status is the program's, 128 + n if signal n ended it, and 255 if it couldn't be"
+        " run.",
+        (_ID, Positional("ARGS", "the program and its arguments", required=False, rest=True)),
+        (
+            Option("process", "describe the process, as in config.json", short="p", metavar="FILE"),
+            Option("cwd", "working directory", metavar="DIR"),
+            Option(
+                "env", "add to the environment", short="e", metavar="NAME=VALUE", repeatable=True
+            ),
+            Option("user", "user, and group", short="u", metavar="UID[:GID]"),
+            Option("additional-gids", "add a group", short="g", metavar="GID", repeatable=True),
+            Option("cap", "add a capability", short="c", metavar="CAP", repeatable=True),
+            _flag("no-new-privs", "set no_new_privs"),
+            _flag("detach", "return as soon as the program runs", "d"),
+            Option("pid-file", "write the program's pid here", metavar="FILE"),
+            Option(
+                "preserve-fds",
+                "hand this many descriptors down, from 3 on",
+                Kind.NUMBER,
+                metavar="N",
+                default=0,
+            ),
+        ),
+        (("ocirt exec web1 ps", "list the processes of web1"),),
+    ),
+    Command(
         "kill",
         _LIFE,
         "Send a signal to a container's first process",

@@ -12,6 +12,7 @@
 #include <linux/mman.h>
 #include <linux/poll.h>
 #include <linux/prctl.h>
+#include <linux/sched.h>
 #include <linux/signal.h>
 #include <linux/time_types.h>
 #include <linux/wait.h>
@@ -21,14 +22,15 @@
 #define LIST_ADDRESS 0x100000000UL /* 4 GiB: above this program, below everything the kernel places */
 #define LIST_MAGIC 0x31424f54534943UL
 
-enum kind { SYSCALL, WAIT, HOOK };
+enum kind { SYSCALL, WAIT, HOOK, REPORT_TO, FORK };
 enum flag { MAY_FAIL = 1, LAST = 2 };
 enum failure { BY_ERRNO, BY_STATUS, BY_TIMEOUT }; /* what the number in a report means */
 
 struct op {
     unsigned kind, flags;
     long number;      /* SYSCALL: its number */
-    long arg[6];      /* SYSCALL: arguments; WAIT: socket; HOOK: path, argv, envp, input, size, ms */
+    long arg[6];      /* SYSCALL: arguments; WAIT, REPORT_TO: socket; FORK: where the pid goes;
+                         HOOK: path, argv, envp, input, size, ms */
     const char *text; /* the words that go before the error */
     long text_size;
 };
@@ -135,6 +137,20 @@ static long run_hook(const struct op *op, enum failure *failure)
     return status;
 }
 
+/*
+ * Go on as a child, which is in the pid namespace that was joined; this process only tells its pid.
+ * The child is a sibling (CLONE_PARENT): who executed us waits for it. Returns 0 or an errno.
+ */
+static long fork_sibling(int tell)
+{
+    long pid = CALL(clone, CLONE_PARENT | SIGCHLD, 0, 0, 0);
+    if (pid <= 0)
+        return -pid;
+    CALL(write, tell, &pid, sizeof pid, 0);
+    for (;;)
+        CALL(exit_group, 0, 0, 0, 0);
+}
+
 static void report(int peer, const struct op *op, enum failure failure, long number)
 {
     int head[2] = { (int)failure, (int)number };
@@ -168,6 +184,10 @@ __attribute__((used)) void stub_main(const long *stack)
         long error = 0;
         if (op->kind == WAIT) {
             peer = wait_for_start((int)op->arg[0]);
+        } else if (op->kind == REPORT_TO) {
+            peer = (int)op->arg[0];
+        } else if (op->kind == FORK) {
+            error = fork_sibling((int)op->arg[0]);
         } else if (op->kind == HOOK) {
             error = run_hook(op, &failure);
         } else {

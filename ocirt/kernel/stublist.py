@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 LIST_ADDRESS = 0x100000000
+PID_SIZE = 8
 _MAGIC = 0x31424F54534943
 _HEADER = struct.Struct("=QQQQ")
 _OP = struct.Struct("=IIq6qQq")
@@ -25,6 +26,8 @@ class _Kind(IntEnum):
     SYSCALL = 0
     WAIT = 1
     HOOK = 2
+    REPORT_TO = 3
+    FORK = 4
 
 
 class Flag(IntFlag):
@@ -86,6 +89,17 @@ class StubList:
     def wait(self, socket: int) -> None:
         """Add the wait for `start` on a listening socket."""
         self._add(_Kind.WAIT, Flag.NONE, 0, [socket], "")
+
+    def report_to(self, socket: int) -> None:
+        """Name the socket for errors, where there is no wait for `start` that accepts one."""
+        self._add(_Kind.REPORT_TO, Flag.NONE, 0, [socket], "")
+
+    def fork(self, pid_to: int, text: str) -> None:
+        """Go on as a sibling in the pid namespace that was joined; its pid is written to pid_to.
+
+        As 8 bytes (PID_SIZE), and as the forking process's pid namespace has it.
+        """
+        self._add(_Kind.FORK, Flag.NONE, 0, [pid_to], text)
 
     def hook(
         self,

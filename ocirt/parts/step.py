@@ -102,3 +102,4 @@ class Context:
     sources: dict[int, int] = field(default_factory=dict)  # detached bind sources, by mount index
     filter: bytes = b""  # the compiled seccomp program
     stub: StubList = field(default_factory=StubList)
+    inherited: list[int] = field(default_factory=list)  # descriptors that exec's stub gets

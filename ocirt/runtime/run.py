@@ -43,7 +43,7 @@ def run(
         if detach:
             return 0
         entry.unlock()
-        status = _wait(record.init_pid)
+        status = wait_for(record.init_pid)
         if not keep:
             entry.lock()
             if entry.is_current():
@@ -58,8 +58,11 @@ def run(
     return status
 
 
-def _wait(pid: int) -> int:
-    """Forward signals to init until it ends, reaping whatever else becomes our child."""
+def wait_for(pid: int) -> int:
+    """Forward signals to a child until it ends, reaping whatever else becomes our child.
+
+    Returns its exit status, 128 + n if signal n ended it.
+    """
     forwarded = set(signal.valid_signals()) - _OWN
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, forwarded | {signal.SIGCHLD})
     try:

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Entering a container that runs, for exec: steps that the stub takes, in the host at first.
+
+The interpreter never runs inside: the runtime writes the whole list and executes the stub, which
+joins the namespaces, forks to be in the pid namespace, and becomes the program.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ocirt.cgroups import manager
+from ocirt.kernel import _linux
+from ocirt.kernel import constants as k
+from ocirt.kernel.stublist import Flag
+from ocirt.parts.step import Context, Side, Step
+from ocirt.spec.model import Process, Rlimit
+from ocirt.spec.names import RLIMITS
+
+_NAMESPACES = {
+    "user": k.CLONE_NEWUSER,
+    "mnt": k.CLONE_NEWNS,
+    "pid": k.CLONE_NEWPID,
+    "net": k.CLONE_NEWNET,
+    "ipc": k.CLONE_NEWIPC,
+    "uts": k.CLONE_NEWUTS,
+    "cgroup": k.CLONE_NEWCGROUP,
+    "time": k.CLONE_NEWTIME,
+}
+
+
+def steps(process: Process, *, report: int, pid_to: int) -> Iterator[Step]:
+    """Yield the way into the container, up to where the program's credentials are taken on.
+
+    report is the socket for errors, pid_to the pipe for the pid of the process inside. Each
+    descriptor is closed as soon as it isn't needed: inside, nothing of the host's stays open.
+    """
+
+    def stub(
+        what: str, pointer: str, action: Enter | Fork | JoinCgroup | GoTo | SetRlimits
+    ) -> Step:
+        return Step(Side.STUB, what, pointer, action)
+
+    yield stub("join the container's namespaces", "/linux/namespaces", Enter(report))
+    yield stub("fork into the pid namespace", "/linux/namespaces", Fork(pid_to))
+    yield stub("join the container's cgroup", "/linux/cgroupsPath", JoinCgroup())
+    yield stub(f"go to {process.cwd}", "/process/cwd", GoTo(process.cwd))
+    if process.rlimits:
+        yield stub("set rlimits", "/process/rlimits", SetRlimits(process.rlimits))
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """One setns(2) with init's pidfd for every namespace that isn't the runtime's own."""
+
+    report: int
+
+    def run(self, c: Context) -> None:
+        c.stub.report_to(self.report)
+        # It survived one exec; the next one is the program's.
+        c.stub.syscall(_linux.SYS_fcntl, self.report, k.F_SETFD, k.FD_CLOEXEC)
+        flags = different_namespaces(c.proc, c.init_pid)
+        if flags:
+            c.stub.syscall(_linux.SYS_setns, c.init_pidfd, flags, text="setns")
+        c.stub.syscall(_linux.SYS_close, c.init_pidfd)
+
+
+def different_namespaces(proc: int, pid: int) -> int:
+    """Return the CLONE_NEW* flags of those namespaces of a process that aren't ours."""
+    flags = 0
+    for name, flag in _NAMESPACES.items():
+        try:
+            theirs = os.readlink(f"{pid}/ns/{name}", dir_fd=proc)
+        except FileNotFoundError:
+            continue  # a kernel without this type
+        if theirs != os.readlink(f"self/ns/{name}", dir_fd=proc):
+            flags |= flag
+    return flags
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Only a child is in the pid namespace that its parent joined (setns(2))."""
+
+    pid_to: int
+
+    def run(self, c: Context) -> None:
+        c.stub.fork(self.pid_to, "fork into the container")
+        c.stub.syscall(_linux.SYS_close, self.pid_to)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinCgroup:
+    """Write "0" into descriptors that the runtime opened: the process that writes moves."""
+
+    def run(self, c: Context) -> None:
+        if c.cgroup is None:
+            return
+        for fd in open_procs(c.cgroup):
+            os.set_inheritable(fd, True)
+            c.stub.syscall(_linux.SYS_write, fd, b"0", 1, text="join the cgroup")
+            c.stub.syscall(_linux.SYS_close, fd)
+            c.inherited.append(fd)
+
+
+def open_procs(paths: manager.CgroupPaths) -> tuple[int, ...]:
+    """Open for joining: v1's tasks (which don't wait for RCU), v2's cgroup.procs."""
+    if paths.unified:
+        return (os.open(f"{paths.unified}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC),)
+    attachment = manager.open_tasks(paths)
+    return (*attachment.early, *attachment.late)
+
+
+@dataclass(frozen=True, slots=True)
+class GoTo:
+    """The container's root, which needn't be its mount namespace's, and the working directory."""
+
+    cwd: str
+
+    def run(self, c: Context) -> None:
+        c.stub.syscall(_linux.SYS_fchdir, c.root.fd, text="enter the container's root")
+        c.stub.syscall(_linux.SYS_chroot, b".\0", text="chroot to the container's root")
+        c.stub.syscall(_linux.SYS_close, c.root.fd)
+        cwd = os.fsencode(self.cwd) + b"\0"
+        # runc's words.
+        words = f'chdir to cwd ("{self.cwd}") set in config.json failed'
+        c.stub.syscall(_linux.SYS_chdir, cwd, text=words)
+        c.stub.syscall(_linux.SYS_setsid, flags=Flag.MAY_FAIL)
+        name = os.fsencode(f"_ses.{c.container_id}") + b"\0"
+        c.stub.syscall(_linux.SYS_keyctl, k.KEYCTL_JOIN_SESSION_KEYRING, name, flags=Flag.MAY_FAIL)
+
+
+@dataclass(frozen=True, slots=True)
+class SetRlimits:
+    """prlimit(2) of the process itself."""
+
+    limits: tuple[Rlimit, ...]
+
+    def run(self, c: Context) -> None:
+        for limit in self.limits:
+            number = RLIMITS[limit.type]
+            values = struct.pack("=QQ", limit.soft, limit.hard)
+            words = f"error setting rlimit type {number}"
+            c.stub.syscall(_linux.SYS_prlimit64, 0, number, values, 0, text=words)
