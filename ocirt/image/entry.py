@@ -20,7 +20,7 @@ def entry(argv: list[bytes], environ: list[bytes], ignored: int) -> int:
 
     ignored has a bit for each signal that the caller has set to SIG_IGN.
     """
-    sys.argv[:] = sys.orig_argv[:] = map(os.fsdecode, argv)
+    sys.argv[:] = sys.orig_argv[:] = [os.fsdecode(argument) for argument in argv]
     _refresh_environment(environ)
     inherited = (n for n in range(1, ignored.bit_length()) if ignored >> n & 1)
     for number in (*_IGNORED_BY_PYTHON, *inherited):

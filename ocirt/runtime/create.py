@@ -19,6 +19,7 @@ from ocirt.runtime.execute import Execution
 from ocirt.runtime.hooks import run_poststop
 from ocirt.runtime.host import read_host
 from ocirt.runtime.pids import is_alive, start_time
+from ocirt.runtime.protect import protect_executable
 from ocirt.runtime.socket_path import bind_in
 from ocirt.runtime.store import CONFIG, SOCKET, Entry, Record, Store
 from ocirt.runtime.trace import Trace
@@ -59,6 +60,7 @@ def create_entry(store: Store, container_id: str, options: CreateOptions) -> Ent
     _check_options(options)
     bundle = os.path.realpath(options.bundle)
     config, text = load(bundle, options.config)
+    protect_executable(config)
     plan = make_plan(config, container_id, bundle, options)
     for warning in plan.warnings:
         _log.warning(warning)
