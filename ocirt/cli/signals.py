@@ -8,6 +8,8 @@ import signal
 from types import FrameType
 
 from ocirt.errors import UsageError
+from ocirt.kernel.signals import SIG_IGN, getsignal
+from ocirt.kernel.signals import signal as set_handler
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # As bash and systemd write signals that have no name of their own: RTMIN+3.
@@ -44,15 +46,15 @@ def clean_up_when_ended() -> None:
     One that the caller has us ignore, as nohup(1) does, stays ignored.
     """
     for number in _ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end)
+        if getsignal(number) != SIG_IGN:
+            set_handler(number, _end)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
     for other in _ENDING:
-        if signal.getsignal(other) is _end:
+        if getsignal(other) is _end:
             # Not SIG_IGN: the hooks that the clean-up runs would inherit that.
-            signal.signal(other, _carry_on)
+            set_handler(other, _carry_on)
     raise SystemExit(128 + number)
 
 

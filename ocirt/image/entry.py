@@ -10,9 +10,12 @@ import threading
 from contextlib import suppress
 
 from ocirt.cli.main import main
+from ocirt.kernel.signals import SIG_IGN
+from ocirt.kernel.signals import signal as set_handler
 
 # Python ignores these when it starts (SIGPIPE becomes BrokenPipeError): pylifecycle's defaults.
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_IGNORED_BY_PYTHON = (int(signal.SIGPIPE), int(signal.SIGXFSZ))
+_MAIN_THREAD = threading.main_thread()
 
 
 def entry(argv: list[bytes], environ: list[bytes], ignored: int) -> int:
@@ -24,8 +27,8 @@ def entry(argv: list[bytes], environ: list[bytes], ignored: int) -> int:
     _refresh_environment(environ)
     inherited = (n for n in range(1, ignored.bit_length()) if ignored >> n & 1)
     for number in (*_IGNORED_BY_PYTHON, *inherited):
-        signal.signal(number, signal.SIG_IGN)
-    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
+        set_handler(number, SIG_IGN)
+    _MAIN_THREAD._native_id = threading.get_native_id()  # type: ignore[attr-defined]
     try:
         status = main()
     except SystemExit as e:

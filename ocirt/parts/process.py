@@ -19,6 +19,7 @@ from ocirt.kernel.constants import (
 )
 from ocirt.kernel.mounts import detached_tmpfs, mount_setattr
 from ocirt.kernel.process import clone3, default_action, sealed_memfd
+from ocirt.kernel.signals import ALL, SIG_BLOCK, SIG_SETMASK, pthread_sigmask
 from ocirt.parts.stdio import close_on_exec_from
 from ocirt.parts.step import Context, Side, Step
 
@@ -58,7 +59,7 @@ class CloneInit:
 
 def _clone(c: Context, child: Side, flags: int, cgroup: int) -> tuple[int, int]:
     """clone3(2), and tell the child who it is before any signal can interrupt it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    before = pthread_sigmask(SIG_BLOCK, ALL)
     try:
         pid, pidfd = clone3(flags, cgroup=cgroup)
         if not pid:
@@ -68,7 +69,7 @@ def _clone(c: Context, child: Side, flags: int, cgroup: int) -> tuple[int, int]:
             prctl.set_pdeathsig(signal.SIGKILL)
         return pid, pidfd
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pthread_sigmask(SIG_SETMASK, before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,4 +155,4 @@ def _default_signals() -> None:
     for number in range(1, signal.NSIG):
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             default_action(number)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    pthread_sigmask(SIG_SETMASK, ())

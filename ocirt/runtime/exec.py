@@ -18,6 +18,7 @@ from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError, StateConflictError
 from ocirt.kernel.files import open_procfs
 from ocirt.kernel.process import sealed_memfd
+from ocirt.kernel.signals import ALL
 from ocirt.kernel.stublist import PID_SIZE, Failure, Report, decode_report
 from ocirt.parts import credentials, enter
 from ocirt.parts.executable import FindExecutable
@@ -194,7 +195,7 @@ def _spawn(c: Context) -> None:
         [b"%d" % content],
         {},
         setsigmask=(),
-        setsigdef=set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP},
+        setsigdef=ALL - {signal.SIGKILL, signal.SIGSTOP},
     )
     for fd in (content, *c.inherited):
         os.set_inheritable(fd, False)

@@ -9,6 +9,14 @@ import signal
 import prctl
 
 from ocirt.errors import OcirtError
+from ocirt.kernel.signals import (
+    ALL,
+    SIG_BLOCK,
+    SIG_SETMASK,
+    pthread_sigmask,
+    sigtimedwait,
+    sigwait,
+)
 from ocirt.runtime.create import CreateOptions, create_entry
 from ocirt.runtime.start import start_entry
 from ocirt.runtime.store import Store
@@ -63,18 +71,18 @@ def wait_for(pid: int) -> int:
 
     Returns its exit status, 128 + n if signal n ended it.
     """
-    forwarded = set(signal.valid_signals()) - _OWN
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, forwarded | {signal.SIGCHLD})
+    forwarded = ALL - _OWN
+    previous = pthread_sigmask(SIG_BLOCK, forwarded | {signal.SIGCHLD})
     try:
         return _reap(pid, forwarded)
     finally:
         # What came too late for the container isn't meant for us either.
-        while signal.sigtimedwait(forwarded, 0):
+        while sigtimedwait(forwarded, 0):
             continue
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        pthread_sigmask(SIG_SETMASK, previous)
 
 
-def _reap(pid: int, forwarded: set[signal.Signals]) -> int:
+def _reap(pid: int, forwarded: frozenset[int]) -> int:
     while True:
         while True:
             try:
@@ -86,7 +94,7 @@ def _reap(pid: int, forwarded: set[signal.Signals]) -> int:
             if ended == pid:
                 code = os.waitstatus_to_exitcode(status)
                 return 128 - code if code < 0 else code
-        arrived = signal.sigwait(forwarded | {signal.SIGCHLD})
+        arrived = sigwait(forwarded | {signal.SIGCHLD})
         if arrived != signal.SIGCHLD:
             try:
                 os.kill(pid, arrived)
