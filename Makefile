@@ -36,7 +36,7 @@ STUB_FLAGS := -Os -static -nostdlib -nostartfiles -ffreestanding -fno-builtin \
 
 PACKAGE = $(shell find ocirt -name '*.py' -o -name '*.c' -o -name 'sources.txt')
 
-.PHONY: help setup build compiled demo lint test unit integration install clean
+.PHONY: help setup build compiled demo lint test unit integration bench install clean
 
 help:
 	@echo 'make setup        install what is needed from Debian and PyPI (as root)'
@@ -44,6 +44,7 @@ help:
 	@echo 'make demo         run bundles/hello (as root)'
 	@echo 'make test         lint, then all tests (as root)'
 	@echo 'make lint | unit | integration    parts of it; RUNTIME=PATH tests another runtime'
+	@echo 'make bench        time it beside runc and crun (as root); BENCH=--help has options'
 	@echo 'make install      install below PREFIX ($(PREFIX))'
 	@echo 'make clean        remove what build made, but for the virtual environment'
 
@@ -138,6 +139,16 @@ integration: build
 test: lint
 	$(PYTHON) -m pytest tests/unit tests/integration --runtime $(RUNTIME)
 	$(PYTHON) -m pytest tests/integration --runtime build/ocirt-plain
+
+bench: build
+	@missing=(); for program in runc crun strace; do \
+		command -v $$program >/dev/null || missing+=($$program); \
+	done; \
+	if (($${#missing[@]})); then \
+		DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends "$${missing[@]}"; \
+	fi
+	$(PYTHON) -m bench --runtime $(RUNTIME) $(BENCH)
 
 HOME_DIR = $(DESTDIR)$(PREFIX)/lib/ocirt
 
