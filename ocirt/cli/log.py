@@ -77,6 +77,12 @@ class _DescriptorHandler(logging.Handler):
         try_write(self._fd, self.format(record) + "\n")
 
 
+# Made once, when this is imported: in the image that was before the process began.
+_TO_STDERR = _DescriptorHandler(_STDERR, _PlainFormatter())
+_LOGGER = logging.getLogger("ocirt")
+_LOGGER.propagate = False
+
+
 def configure(level: str, form: str, path: str | None, lowest_fd: int) -> None:
     """Set the logger "ocirt" up for this invocation.
 
@@ -84,20 +90,18 @@ def configure(level: str, form: str, path: str | None, lowest_fd: int) -> None:
     gets a descriptor from lowest_fd on: those below may be the caller's gift to the container.
     Raises UsageError.
     """
-    logger = logging.getLogger("ocirt")
-    logger.setLevel(LEVELS[level])
-    logger.propagate = False
-    stderr = _DescriptorHandler(_STDERR, _PlainFormatter())
-    logger.handlers = [stderr]
+    _TO_STDERR.setLevel(logging.NOTSET)
+    _LOGGER.handlers = [_TO_STDERR]
+    _LOGGER.setLevel(LEVELS[level])
     if path is None:
         return
     try:
         fd = _open(path, lowest_fd)
     except OSError as e:
         raise UsageError(f"--log: {describe(e)}") from None
-    logger.addHandler(_DescriptorHandler(fd, _FORMATTERS[form]()))
+    _LOGGER.addHandler(_DescriptorHandler(fd, _FORMATTERS[form]()))
     # The file has everything; stderr is for what went wrong.
-    stderr.setLevel(logging.ERROR)
+    _TO_STDERR.setLevel(logging.ERROR)
 
 
 def _open(path: str, lowest_fd: int) -> int:
