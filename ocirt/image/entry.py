@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-from contextlib import suppress
 
 from ocirt.cli.main import main
 from ocirt.kernel.signals import SIG_IGN
@@ -21,7 +20,8 @@ _MAIN_THREAD = threading.main_thread()
 def entry(argv: list[bytes], environ: list[bytes], ignored: int) -> int:
     """Run the program as `python3 -m ocirt` would; returns the exit status.
 
-    ignored has a bit for each signal that the caller has set to SIG_IGN.
+    ignored has a bit for each signal that the caller has set to SIG_IGN. The process ends without
+    CPython's own shutdown, which would flush sys.stdout: ocirt writes unbuffered.
     """
     sys.argv[:] = sys.orig_argv[:] = [os.fsdecode(argument) for argument in argv]
     _refresh_environment(environ)
@@ -33,11 +33,6 @@ def entry(argv: list[bytes], environ: list[bytes], ignored: int) -> int:
         status = main()
     except SystemExit as e:
         status = e.code if isinstance(e.code, int) else int(e.code is not None)
-    finally:
-        # The process ends without CPython's own shutdown. ocirt itself writes unbuffered.
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
-                stream.flush()
     return status
 
 

@@ -15,6 +15,10 @@ with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "seed.py")) a
 
 def _run_argument() -> int:
     exec(sys.argv[1], {"__name__": "probe"})
+    try:
+        sys.stdout.flush()
+    except OSError:  # closed, or a full device: that is the test's intention
+        pass
     return 0
 
 

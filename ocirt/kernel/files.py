@@ -13,6 +13,7 @@ from ocirt.kernel.mounts import c_string
 _syscall = _linux.syscall
 
 _PROC_ROOT_INO = 1
+_CHUNK = 1 << 16
 
 
 def openat2(dirfd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
@@ -38,6 +39,25 @@ def open_procfs(path: str = "/proc") -> int:
         os.close(fd)
         raise OSError(0, "isn't the root of a procfs", path)
     return fd
+
+
+def read_all(fd: int, most: int = 1 << 30) -> bytes:
+    """Return what is left of an open file, at most so many bytes.
+
+    Without the objects that open() makes: in a process of milliseconds they are what costs.
+    """
+    parts = []
+    while most > 0 and (part := os.read(fd, min(most, _CHUNK))):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """Write all of it, in as many write(2) calls as it takes."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def read_at(dirfd: int, path: str) -> str:

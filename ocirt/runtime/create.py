@@ -10,6 +10,7 @@ import signal
 from dataclasses import dataclass, replace
 
 from ocirt.errors import OcirtError
+from ocirt.kernel.files import write_all
 from ocirt.parts.step import Context, Side, Undo, UndoKind
 from ocirt.plan.host import Options
 from ocirt.plan.order import Plan, build
@@ -218,8 +219,10 @@ def write_pid_file(path: str, pid: int) -> None:
     temporary = os.path.join(directory, f".{name}.{os.getpid()}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        with os.fdopen(fd, "wb") as file:
-            file.write(b"%d" % pid)
+        try:
+            write_all(fd, b"%d" % pid)
+        finally:
+            os.close(fd)
         os.rename(temporary, path)
     except OSError as e:
         raise OcirtError(f"--pid-file {path}: {(e.strerror or str(e)).lower()}") from None

@@ -8,6 +8,7 @@ import os
 from enum import StrEnum
 
 from ocirt.errors import ContainerNotFoundError, OcirtError
+from ocirt.kernel.files import read_all
 from ocirt.runtime import journal
 from ocirt.runtime.pids import is_alive
 from ocirt.runtime.socket_path import connect_in
@@ -103,11 +104,15 @@ def list_containers(store: Store) -> list[dict[str, object]]:
 def _user_name(uid: int) -> str:
     """Return a user's name by /etc/passwd (the image has no name service), or #uid."""
     try:
-        with open("/etc/passwd", "rb") as file:
-            for line in file:
-                fields = line.split(b":")
-                if len(fields) > 2 and fields[2] == b"%d" % uid:
-                    return fields[0].decode(errors="replace")
+        fd = os.open("/etc/passwd", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        pass
+        return f"#{uid}"
+    try:
+        lines = read_all(fd).split(b"\n")
+    finally:
+        os.close(fd)
+    for line in lines:
+        fields = line.split(b":")
+        if len(fields) > 2 and fields[2] == b"%d" % uid:
+            return fields[0].decode(errors="replace")
     return f"#{uid}"

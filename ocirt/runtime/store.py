@@ -20,10 +20,11 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ocirt.errors import ContainerNotFoundError, OcirtError, StateConflictError
+from ocirt.kernel.files import read_all, write_all
 
 FORMAT = 1
 
@@ -60,6 +61,9 @@ class Record:
     rootless: bool = False
     annotations: dict[str, str] = field(default_factory=dict)
     cgroup: dict[str, Any] | None = None
+
+
+_FIELDS = tuple(f.name for f in fields(Record))
 
 
 def check_id(container_id: str) -> None:
@@ -189,7 +193,7 @@ class Entry:
 
     def write_record(self, record: Record) -> None:
         """Replace state.json."""
-        document = {"format": FORMAT, **asdict(record)}
+        document = {"format": FORMAT, **{name: getattr(record, name) for name in _FIELDS}}
         self._replace(STATE, json.dumps(document).encode())
 
     def read_record(self) -> Record | None:
@@ -214,22 +218,28 @@ class Entry:
     def read(self, name: str) -> bytes:
         """Return one of the files. Raises FileNotFoundError."""
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
-        with os.fdopen(fd, "rb") as file:
-            return file.read()
+        try:
+            return read_all(fd)
+        finally:
+            os.close(fd)
 
     def write(self, name: str, content: bytes) -> None:
         """Make one of the files, which must not exist yet."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=self.fd)
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
+        try:
+            write_all(fd, content)
+        finally:
+            os.close(fd)
 
     def _replace(self, name: str, content: bytes) -> None:
         temporary = f".{name}.new"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         fd = os.open(temporary, flags, 0o600, dir_fd=self.fd)
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
+        try:
+            write_all(fd, content)
+        finally:
+            os.close(fd)
         os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def unlink(self, name: str) -> None:

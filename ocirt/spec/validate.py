@@ -8,11 +8,13 @@ to the valid documents that engines write. The rules hold what a schema can't sa
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ocirt.errors import ConfigError, Finding, NeedsPlainPythonError, OcirtError, describe
+from ocirt.kernel.files import read_all
 from ocirt.spec.checks import JsonSchemaValueException
 from ocirt.spec.load import LARGEST, TOO_DEEP, escape, load
 from ocirt.spec.model import Config, Process, Resources
@@ -108,8 +110,11 @@ def read_resources(data: bytes, file: str) -> tuple[Resources, tuple[Finding, ..
 
 def _read(path: str, hint: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read(LARGEST + 1)  # load() refuses the one byte more
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return read_all(fd, LARGEST + 1)  # load() refuses the one byte more
+        finally:
+            os.close(fd)
     except OSError as e:
         e.filename = path  # read() leaves it out
         raise OcirtError(f"{describe(e)}; {hint}") from None

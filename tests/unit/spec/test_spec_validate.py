@@ -59,17 +59,11 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_failing_read_names_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Broken:
-        def __enter__(self) -> Broken:
-            return self
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
 
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def read(self, _: int) -> bytes:
-            raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr("builtins.open", lambda *_: Broken())
+    (tmp_path / "config.json").touch()
+    monkeypatch.setattr("ocirt.spec.validate.read_all", broken)
     path = tmp_path / "config.json"
     with pytest.raises(OcirtError, match=f"^{path}: EIO"):
         read_config(str(path))
