@@ -64,8 +64,9 @@ def _start_anew(name: str, words: Sequence[str], wanted: NeedsPlainPythonError) 
         os.execv(start.PLAIN_LAUNCHER, [start.PLAIN_LAUNCHER, *words])
     except OSError as e:
         _log.error(
-            "%s failed: this takes plain Python, and the rest of ocirt isn't installed: %s",
+            "%s failed: this takes plain Python, and that part of ocirt isn't installed: %s: %s",
             name,
+            start.PLAIN_LAUNCHER,
             describe(e),
         )
     return wanted.exit_status
