@@ -17,14 +17,16 @@ _IGNORED_BY_PYTHON = (int(signal.SIGPIPE), int(signal.SIGXFSZ))
 _MAIN_THREAD = threading.main_thread()
 
 
-def entry(argv: list[bytes], environ: list[bytes], ignored: int) -> int:
+def entry(argv: list[str], environ: dict[bytes, bytes], ignored: int) -> int:
     """Run the program as `python3 -m ocirt` would; returns the exit status.
 
     ignored has a bit for each signal that the caller has set to SIG_IGN. The process ends without
     CPython's own shutdown, which would flush sys.stdout: ocirt writes unbuffered.
     """
-    sys.argv[:] = sys.orig_argv[:] = [os.fsdecode(argument) for argument in argv]
-    _refresh_environment(environ)
+    sys.argv[:] = sys.orig_argv[:] = argv
+    variables: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
+    variables.clear()
+    variables.update(environ)
     inherited = (n for n in range(1, ignored.bit_length()) if ignored >> n & 1)
     for number in (*_IGNORED_BY_PYTHON, *inherited):
         set_handler(number, SIG_IGN)
@@ -34,13 +36,3 @@ def entry(argv: list[bytes], environ: list[bytes], ignored: int) -> int:
     except SystemExit as e:
         status = e.code if isinstance(e.code, int) else int(e.code is not None)
     return status
-
-
-def _refresh_environment(environ: list[bytes]) -> None:
-    """Fill os.environ as os does: of duplicates the first counts."""
-    variables: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
-    variables.clear()
-    for item in environ:
-        name, equals, value = item.partition(b"=")
-        if equals:
-            variables.setdefault(name, value)

@@ -137,16 +137,34 @@ static void refresh_thread(void)
     }
 }
 
-static PyObject *list_of(char **strings)
+static PyObject *argument_list(char **argv)
 {
     PyObject *list = PyList_New(0);
-    for (; list && *strings; strings++) {
-        PyObject *item = PyBytes_FromString(*strings);
+    for (; list && *argv; argv++) {
+        PyObject *item = PyUnicode_DecodeFSDefault(*argv);
         if (!item || PyList_Append(list, item) < 0)
             Py_CLEAR(list);
         Py_XDECREF(item);
     }
     return list;
+}
+
+/* As os.environ keeps them, and as Python reads them: of duplicates the first counts. */
+static PyObject *variables_by_name(char **envp)
+{
+    PyObject *variables = PyDict_New();
+    for (; variables && *envp; envp++) {
+        const char *equals = strchr(*envp, '=');
+        if (!equals)
+            continue;
+        PyObject *name = PyBytes_FromStringAndSize(*envp, equals - *envp);
+        PyObject *value = PyBytes_FromString(equals + 1);
+        if (!name || !value || !PyDict_SetDefault(variables, name, value))
+            Py_CLEAR(variables);
+        Py_XDECREF(name);
+        Py_XDECREF(value);
+    }
+    return variables;
 }
 
 /* Return a mask of the signals that whoever started us has ignored: they are inherited so. */
@@ -164,8 +182,8 @@ static unsigned long long ignored_signals(void)
 /* A function of its own, called when the canary is in place: it may have a protector. */
 static int run(char **argv, char **envp)
 {
-    PyObject *arguments = list_of(argv);
-    PyObject *variables = list_of(envp);
+    PyObject *arguments = argument_list(argv);
+    PyObject *variables = variables_by_name(envp);
     PyObject *result = NULL;
     int status = 1;
 

@@ -106,7 +106,7 @@ def _warm_up() -> None:
     bundle = os.path.join(os.path.dirname(sys.modules["ocirt"].__file__ or ""), "../bundles/hello")
     for _ in range(_ROUNDS):
         for words in (("plan", "--bundle", bundle, "warm"), ("--root", "/nonexistent", "list")):
-            if entry([b"ocirt", *map(os.fsencode, words)], [b"PATH=/bin"], 0):
+            if entry(["ocirt", *words], {b"PATH": b"/bin"}, 0):
                 sys.exit("the warm-up failed")
 
 
