@@ -135,7 +135,7 @@ unit: build
 integration: build
 	$(PYTHON) -m pytest tests/integration --runtime $(RUNTIME)
 
-# The image first (the last line counts every test), then the same by plain Python.
+# Everything with the image first, then the integration tests by plain Python.
 test: lint
 	$(PYTHON) -m pytest tests/unit tests/integration --runtime $(RUNTIME)
 	$(PYTHON) -m pytest tests/integration --runtime build/ocirt-plain
