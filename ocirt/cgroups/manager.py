@@ -15,7 +15,7 @@ from ocirt.cgroups.layout import Layout, Mode, detect
 from ocirt.cgroups.paths import CgroupMount, CgroupPaths, mount_sources, paths
 from ocirt.cgroups.resources import Phase, Write
 from ocirt.cgroups.takedown import kill, remove
-from ocirt.cgroups.tree import add_process, create, missing, processes
+from ocirt.cgroups.tree import add_process, create, frozen, missing, processes
 from ocirt.cgroups.writer import apply
 from ocirt.spec.model import Resources
 
@@ -31,6 +31,7 @@ __all__ = [
     "apply",
     "create",
     "detect",
+    "frozen",
     "kill",
     "missing",
     "mount_sources",

@@ -165,8 +165,8 @@ def _refuse_unfit(paths: CgroupPaths, existing: list[str]) -> None:
         cause = f"container's cgroup is not empty: {len(pids)} process(es) found"
         raise StepError("cgroup", _POINTER, f"{cause} in {existing[0]}")
     # Also in one just made: below a frozen cgroup all are frozen, and init would hang.
-    if frozen := _frozen(paths):
-        raise StepError("cgroup", _POINTER, f"container's cgroup unexpectedly frozen: {frozen}")
+    if place := frozen(paths):
+        raise StepError("cgroup", _POINTER, f"container's cgroup unexpectedly frozen: {place}")
     if paths.unified:
         kind = files.read(f"{paths.unified}/cgroup.type").strip()
         if kind != "domain":
@@ -177,11 +177,11 @@ def _refuse_unfit(paths: CgroupPaths, existing: list[str]) -> None:
             raise StepError("cgroup", _POINTER, cause)
 
 
-def _frozen(paths: CgroupPaths) -> str | None:
+def frozen(paths: CgroupPaths) -> str | None:
     """Return the directory that is frozen, None if processes can run."""
     if paths.unified:
-        frozen = "frozen 1" in files.read(f"{paths.unified}/cgroup.events")
-        return paths.unified if frozen else None
+        is_frozen = "frozen 1" in files.read(f"{paths.unified}/cgroup.events")
+        return paths.unified if is_frozen else None
     directory = paths.v1.get("freezer")
     if directory and files.read(f"{directory}/freezer.state").strip() != "THAWED":
         return directory

@@ -20,7 +20,8 @@ from ocirt.parts.mount_options import SUPPORTED
 from ocirt.runtime import plan, query
 from ocirt.runtime.create import CreateOptions, create
 from ocirt.runtime.delete import delete
-from ocirt.runtime.exec import ExecOptions, exec_in
+from ocirt.runtime.exec import exec_in
+from ocirt.runtime.exec_options import ExecOptions
 from ocirt.runtime.kill import kill
 from ocirt.runtime.run import run
 from ocirt.runtime.start import start
@@ -81,9 +82,16 @@ def _exec(i: Invocation) -> int:
             additional_gids=tuple(_numeric_id(g, "group") for g in options.all("additional-gids")),
             capabilities=tuple(_capability(c) for c in options.all("cap")),
             no_new_privileges=options.flag("no-new-privs"),
+            apparmor_profile=options.maybe("apparmor"),
+            process_label=options.maybe("process-label"),
+            tty=options.flag("tty"),
+            console_socket=options.maybe("console-socket"),
             detach=options.flag("detach"),
             pid_file=options.maybe("pid-file"),
+            pidfd_socket=options.maybe("pidfd-socket"),
             preserve_fds=options.number("preserve-fds"),
+            cgroups=options.all("cgroup"),
+            ignore_paused=options.flag("ignore-paused"),
         ),
     )
 
@@ -266,6 +274,7 @@ def _create_options(i: Invocation) -> CreateOptions:
         config=i.options.text("config"),
         pid_file=i.options.maybe("pid-file"),
         console_socket=i.options.maybe("console-socket"),
+        pidfd_socket=i.options.maybe("pidfd-socket"),
         no_pivot=i.options.flag("no-pivot"),
         no_new_keyring=i.options.flag("no-new-keyring"),
         preserve_fds=i.options.number("preserve-fds"),

@@ -123,20 +123,27 @@ _CONFIG = Option(
 )
 _FORMAT = _choice("format", "the form of the report", "FORMAT", ("text", "json"), "text")
 
+_CONSOLE_SOCKET = Option(
+    "console-socket", "unix socket that gets the terminal's master", metavar="SOCKET"
+)
+_PIDFD_SOCKET = Option(
+    "pidfd-socket", "unix socket that gets the process's pidfd", metavar="SOCKET"
+)
+_PRESERVE_FDS = Option(
+    "preserve-fds",
+    "hand this many descriptors down, from 3 on",
+    Kind.NUMBER,
+    metavar="N",
+    default=0,
+)
+
 _CREATE = (
     _BUNDLE,
     _CONFIG,
     Option("pid-file", "write the pid of the first process here", metavar="FILE"),
-    Option(
-        "console-socket", "unix socket that gets the terminal (not supported yet)", metavar="SOCKET"
-    ),
-    Option(
-        "preserve-fds",
-        "hand this many descriptors down, from 3 on",
-        Kind.NUMBER,
-        metavar="N",
-        default=0,
-    ),
+    _CONSOLE_SOCKET,
+    _PIDFD_SOCKET,
+    _PRESERVE_FDS,
     _flag("no-pivot", "use chroot instead of pivot_root (host on a ramdisk)"),
     _flag("no-new-keyring", "keep the caller's session keyring"),
     Option("trace", "write the steps' times here (Chrome trace format)", metavar="FILE"),
@@ -202,17 +209,26 @@ COMMANDS: tuple[Command, ...] = (
             Option("additional-gids", "add a group", short="g", metavar="GID", repeatable=True),
             Option("cap", "add a capability", short="c", metavar="CAP", repeatable=True),
             _flag("no-new-privs", "set no_new_privs"),
+            Option("apparmor", "AppArmor profile", metavar="PROFILE"),
+            Option("process-label", "SELinux label", metavar="LABEL"),
+            _flag("tty", "give it a terminal", "t"),
+            _CONSOLE_SOCKET,
             _flag("detach", "return as soon as the program runs", "d"),
             Option("pid-file", "write the program's pid here", metavar="FILE"),
+            _PIDFD_SOCKET,
+            _PRESERVE_FDS,
             Option(
-                "preserve-fds",
-                "hand this many descriptors down, from 3 on",
-                Kind.NUMBER,
-                metavar="N",
-                default=0,
+                "cgroup",
+                "go to a cgroup below the container's",
+                metavar="[CONTROLLER,...:]PATH",
+                repeatable=True,
             ),
+            _flag("ignore-paused", "run it when the paused container goes on"),
         ),
-        (("ocirt exec web1 ps", "list the processes of web1"),),
+        (
+            ("ocirt exec web1 ps", "list the processes of web1"),
+            ("ocirt exec -t web1 sh", "work in web1 with a shell"),
+        ),
     ),
     Command(
         "kill",

@@ -8,7 +8,12 @@ for a set of 64 signals that takes longer than the system call. Numbers compare 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-from _signal import getsignal, pthread_sigmask, signal, sigtimedwait, sigwait
+import os
+import struct
+from _signal import getsignal, pthread_sigmask, signal, sigtimedwait
+from collections.abc import Iterable
+
+from ocirt.kernel import _linux
 
 SIG_BLOCK = int(_signal.SIG_BLOCK)
 SIG_SETMASK = int(_signal.SIG_SETMASK)
@@ -18,6 +23,21 @@ SIG_IGN = int(_signal.SIG_IGN)
 #: All but the two that glibc keeps for itself.
 ALL: frozenset[int] = frozenset(map(int, _signal.valid_signals()))
 
+# struct signalfd_siginfo: the number, and what nobody here wants to know.
+_SIGNALFD_INFO = struct.Struct("=I124x")
+
+
+def signalfd(numbers: Iterable[int]) -> int:
+    """Return a descriptor from which blocked signals are read as they arrive (signalfd(2))."""
+    mask = sum(1 << number - 1 for number in numbers)
+    return _linux.syscall(_linux.SYS_signalfd4, -1, struct.pack("=Q", mask), 8, os.O_CLOEXEC)
+
+
+def read_signalfd(fd: int) -> int:
+    """Wait for a signal and return its number. Raises OSError."""
+    return int(_SIGNALFD_INFO.unpack(os.read(fd, _SIGNALFD_INFO.size))[0])
+
+
 __all__ = [
     "ALL",
     "SIG_BLOCK",
@@ -26,7 +46,8 @@ __all__ = [
     "SIG_SETMASK",
     "getsignal",
     "pthread_sigmask",
+    "read_signalfd",
     "signal",
+    "signalfd",
     "sigtimedwait",
-    "sigwait",
 ]

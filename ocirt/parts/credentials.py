@@ -8,6 +8,7 @@ program: the stub. An action here runs in init and writes its system calls into 
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import struct
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ def steps(
     available: int,
     last_cap: int,
     first_free_fd: int,
+    dies_with_parent: bool = False,
 ) -> Iterator[Step]:
     """Yield what the stub does between `start` and the program, in the order that works.
 
@@ -80,6 +82,8 @@ def steps(
         f"enter {process.cwd} as that user, if root could not", "/process/cwd", Chdir(process.cwd)
     )
     yield stub("set capabilities", "/process/capabilities", SetCapabilities(sets, last_cap))
+    if dies_with_parent:
+        yield stub("end with the runtime", "", DieWithParent())
     if process.no_new_privileges and load:
         yield load
     yield stub(f"execute {process.args[0]}", "/process/args", Execute(process, first_free_fd))
@@ -126,6 +130,17 @@ class SetNoNewPrivileges:
 
     def run(self, c: Context) -> None:
         c.stub.syscall(_linux.SYS_prctl, k.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, text="set no_new_privs")
+
+
+@dataclass(frozen=True, slots=True)
+class DieWithParent:
+    """PR_SET_PDEATHSIG(2const): whoever kills `run` has killed what it ran.
+
+    After the user is set, which resets it.
+    """
+
+    def run(self, c: Context) -> None:
+        c.stub.syscall(_linux.SYS_prctl, k.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from ocirt.cgroups import manager
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
 from ocirt.kernel.stublist import Flag
-from ocirt.parts.step import Context, Side, Step
+from ocirt.parts.stdio import may_change_owner
+from ocirt.parts.step import Action, Context, Side, Step
 from ocirt.spec.model import Process, Rlimit
 from ocirt.spec.names import RLIMITS
 
@@ -39,15 +40,17 @@ def steps(process: Process, *, report: int, pid_to: int) -> Iterator[Step]:
     descriptor is closed as soon as it isn't needed: inside, nothing of the host's stays open.
     """
 
-    def stub(
-        what: str, pointer: str, action: Enter | Fork | JoinCgroup | GoTo | SetRlimits
-    ) -> Step:
+    def stub(what: str, pointer: str, action: Action) -> Step:
         return Step(Side.STUB, what, pointer, action)
 
     yield stub("join the container's namespaces", "/linux/namespaces", Enter(report))
     yield stub("fork into the pid namespace", "/linux/namespaces", Fork(pid_to))
     yield stub("join the container's cgroup", "/linux/cgroupsPath", JoinCgroup())
     yield stub(f"go to {process.cwd}", "/process/cwd", GoTo(process.cwd))
+    if process.terminal:
+        yield stub("take the terminal", "/process/terminal", TakeTerminal())
+    uid = process.user.uid
+    yield stub(f"give stdio to user {uid}", "/process/user", GiveStdio(uid))
     if process.rlimits:
         yield stub("set rlimits", "/process/rlimits", SetRlimits(process.rlimits))
 
@@ -131,6 +134,27 @@ class GoTo:
         c.stub.syscall(_linux.SYS_setsid, flags=Flag.MAY_FAIL)
         name = os.fsencode(f"_ses.{c.container_id}") + b"\0"
         c.stub.syscall(_linux.SYS_keyctl, k.KEYCTL_JOIN_SESSION_KEYRING, name, flags=Flag.MAY_FAIL)
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTerminal:
+    """Make stdin the session's controlling terminal (TIOCSCTTY(2const))."""
+
+    def run(self, c: Context) -> None:
+        words = "make the terminal the controlling one"
+        c.stub.syscall(_linux.SYS_ioctl, 0, k.TIOCSCTTY, 0, text=words)
+
+
+@dataclass(frozen=True, slots=True)
+class GiveStdio:
+    """Give stdio to the program's user: a runtime without privilege can do that only in here."""
+
+    uid: int
+
+    def run(self, c: Context) -> None:
+        for fd in (0,) if c.terminal >= 0 else (0, 1, 2):
+            if c.terminal >= 0 or may_change_owner(fd):
+                c.stub.syscall(_linux.SYS_fchown, fd, self.uid, -1, flags=Flag.MAY_FAIL)
 
 
 @dataclass(frozen=True, slots=True)

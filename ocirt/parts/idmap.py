@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ocirt.errors import OcirtError
 from ocirt.kernel.constants import AT_FDCWD
-from ocirt.kernel.files import write_at
+from ocirt.kernel.files import read_at, write_at
 from ocirt.parts.step import Context
 from ocirt.spec.model import IDMapping
 
@@ -70,3 +70,15 @@ def _by_helper(pid: int, program: str, file: str, mappings: Sequence[IDMapping],
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip()
         raise OSError(errno.EPERM, f"{words}; does /etc/sub{file[:3]} allow these ids?", program)
+
+
+def user_outside(proc: int, pid: int, uid: int) -> int | None:
+    """Return who a user of a process's user namespace is in ours, None if nobody.
+
+    proc is a procfs; what uid_map(5) says depends on who reads it (user_namespaces(7)).
+    """
+    for line in read_at(proc, f"{pid}/uid_map").splitlines():
+        inside, outside, size = map(int, line.split())
+        if inside <= uid < inside + size:
+            return outside + uid - inside
+    return None

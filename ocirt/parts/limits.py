@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ocirt.kernel.constants import AT_FDCWD
-from ocirt.kernel.files import write_at
+from ocirt.kernel.files import read_at, write_at
 from ocirt.kernel.process import prlimit
 from ocirt.parts.step import Context
 from ocirt.spec.model import Rlimit
@@ -49,3 +51,21 @@ class SetOomScoreAdj:
             if not self.rootless:
                 raise
             c.warn(f"oomScoreAdj {self.value} can't be set without privilege; left as it is")
+
+
+@contextmanager
+def oom_score_adj(proc: int, value: int | None) -> Iterator[None]:
+    """Have this process's own oom_score_adj at value, which a child made meanwhile inherits.
+
+    proc is a procfs of the host; None changes nothing. Raises OSError.
+    """
+    name = "self/oom_score_adj"
+    before = read_at(proc, name).strip() if value is not None else ""
+    if value is None or before == str(value):
+        yield
+        return
+    write_at(proc, name, str(value))
+    try:
+        yield
+    finally:
+        write_at(proc, name, before)

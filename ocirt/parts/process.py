@@ -6,12 +6,15 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import prctl
 
+from ocirt.errors import OcirtError, describe
+from ocirt.kernel import unix
 from ocirt.kernel.constants import (
     CLONE_INTO_CGROUP,
     CLONE_PARENT,
@@ -114,6 +117,37 @@ def _file_in_a_tmpfs(content: bytes) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectPidfdSocket:
+    """Connect while nothing is made yet: whoever wants init's pidfd has to listen by now."""
+
+    path: str
+
+    def run(self, c: Context) -> None:
+        c.pidfd_socket = unix.connect(self.path).detach()
+
+
+@dataclass(frozen=True, slots=True)
+class SendPidfd:
+    """Send init's pidfd, with the word that runc sends."""
+
+    def run(self, c: Context) -> None:
+        with socket.socket(fileno=c.pidfd_socket) as sock:
+            c.pidfd_socket = -1
+            unix.send_descriptor(sock, b"standard", c.init_pidfd)
+
+
+def send_pidfd(path: str, words: bytes, pidfd: int) -> None:
+    """Send a pidfd to the socket at a path, and close it. Raises OcirtError."""
+    try:
+        with unix.connect(path) as sock:
+            unix.send_descriptor(sock, words, pidfd)
+    except OSError as e:
+        raise OcirtError(f"--pidfd-socket: {describe(e)}") from None
+    finally:
+        os.close(pidfd)
+
+
+@dataclass(frozen=True, slots=True)
 class WaitForStart:
     """The stub waits on the socket in the state directory until `start` says "go"."""
 
@@ -126,11 +160,13 @@ class BecomeStub:
     """Write the stub's list and execute it: init is now a few kilobytes that wait for start.
 
     Everything of the runtime's is closed by this exec, with two exceptions that the stub closes
-    itself: the list and the socket. first_free_fd is the first descriptor that isn't preserved.
+    itself: the list and the socket. first_free_fd is the first descriptor that isn't preserved;
+    in the foreground init goes on dying with the runtime.
     """
 
     first_free_fd: int
     steps: Sequence[Step]
+    foreground: bool = False
 
     def run(self, c: Context) -> None:
         close_on_exec_from(self.first_free_fd)
@@ -140,8 +176,9 @@ class BecomeStub:
         content = sealed_memfd("ocirt-list", c.stub.encode(), executable=False)
         content = _move_up(content, self.first_free_fd)
         _default_signals()
-        # From here on init outlives the runtime; its pid is in the journal.
-        prctl.set_pdeathsig(0)
+        if not self.foreground:
+            # From here on init outlives the runtime; its pid is in the journal.
+            prctl.set_pdeathsig(0)
         os.execve(c.stub_program, [b"%d" % content], {})
 
 

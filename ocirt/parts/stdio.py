@@ -12,36 +12,35 @@ from ocirt.kernel import constants as k
 from ocirt.kernel.process import close_range
 from ocirt.parts.step import Context
 
-_NULL_DEVICE = os.makedev(1, 3)
-
 
 @dataclass(frozen=True, slots=True)
 class OwnStdio:
-    """Give stdin, stdout and stderr to the program's user, as runc does.
-
-    Only pipes and terminals: never a file of the host's, nor /dev/null, whose owner
-    would change for everybody.
-    """
+    """Give stdin, stdout and stderr to the program's user, as runc does."""
 
     uid: int
+    descriptors: tuple[int, ...] = (0, 1, 2)
 
     def run(self, c: Context) -> None:
-        for fd in (0, 1, 2):
+        for fd in self.descriptors:
             try:
-                found = os.fstat(fd)
-                if found.st_uid == self.uid or not _may_change_owner(found):
-                    continue
-                os.fchown(fd, self.uid, -1)
+                if may_change_owner(fd):
+                    os.fchown(fd, self.uid, -1)
             except OSError as e:
-                # Closed, not mapped in this user namespace, not ours, or read-only.
-                if e.errno not in (errno.EBADF, errno.EINVAL, errno.EPERM, errno.EROFS):
+                # Not mapped in this user namespace, not ours, or read-only.
+                if e.errno not in (errno.EINVAL, errno.EPERM, errno.EROFS):
                     raise
 
 
-def _may_change_owner(found: os.stat_result) -> bool:
-    if stat.S_ISCHR(found.st_mode):
-        return found.st_rdev != _NULL_DEVICE
-    return stat.S_ISFIFO(found.st_mode)
+def may_change_owner(fd: int) -> bool:
+    """Whether a descriptor's file is the container's to own: a pipe or a terminal.
+
+    Never another device of the host's, such as /dev/null, nor a file: the owner would change for
+    everybody. False for a descriptor that isn't open.
+    """
+    try:
+        return os.isatty(fd) or stat.S_ISFIFO(os.fstat(fd).st_mode)
+    except OSError:
+        return False
 
 
 def close_on_exec_from(first: int) -> None:

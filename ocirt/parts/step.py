@@ -98,6 +98,9 @@ class Context:
     cgroup: CgroupPaths | None = None
     attachment: Attachment | None = None
     own_memory: int = -1  # the runtime's own v1 memory cgroup
+    console: int = -1  # the socket that gets the terminal's master
+    terminal: int = -1  # its other end, in init
+    pidfd_socket: int = -1  # the socket that gets init's pidfd
     namespaces: dict[str, int] = field(default_factory=dict)  # joined ones, by type
     sources: dict[int, int] = field(default_factory=dict)  # detached bind sources, by mount index
     filter: bytes = b""  # the compiled seccomp program

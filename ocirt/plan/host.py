@@ -27,11 +27,17 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the caller of create asks for besides config.json."""
+    """What the caller of create asks for besides config.json.
+
+    foreground: the container ends with the runtime (`run` without --detach).
+    """
 
     container_id: str
     bundle: str
     no_pivot: bool = False
     no_new_keyring: bool = False
+    console_socket: str | None = None
+    foreground: bool = False
+    pidfd_socket: str | None = None
     preserve_fds: int = 0
     rootless: bool = False

@@ -33,6 +33,7 @@ from ocirt.parts import (
     rootfs,
     seccomp,
     stdio,
+    terminal,
 )
 from ocirt.parts.mount_options import MountOptions
 from ocirt.parts.step import Action, Side, Step
@@ -118,6 +119,13 @@ def _prepare(b: _Builder) -> Iterator[Step]:
         yield Step(
             _R, f"open the {kind} namespace {path}", pointer, namespaces.OpenNamespace(kind, path)
         )
+    if b.options.console_socket is not None:
+        path = b.options.console_socket
+        connect = terminal.ConnectConsole(path)
+        yield Step(_R, f"connect to the console socket {path}", "/process/terminal", connect)
+    if b.options.pidfd_socket is not None:
+        path = b.options.pidfd_socket
+        yield Step(_R, f"connect to the pidfd socket {path}", "", process.ConnectPidfdSocket(path))
     yield Step(_R, "prepare the stub", "", process.PrepareStub())
     yield Step(
         _R,
@@ -268,6 +276,8 @@ def _filesystem(b: _Builder) -> Iterator[Step]:
         own_sysfs=not b.user_namespace or NamespaceType.NETWORK in b.namespaces.new,
     )
     yield from devices.steps(b.config, bind=b.user_namespace or b.host.in_user_namespace)
+    if b.config.process is not None and b.config.process.terminal:
+        yield from terminal.steps(b.config.process)
 
 
 def _mount_cgroup(b: _Builder, destination: str, options: MountOptions) -> Action:
@@ -301,6 +311,9 @@ def _seal(b: _Builder) -> Iterator[Step]:
         cwd = executable.OpenWorkingDirectory(p.cwd)
         yield Step(_I, f"open the working directory {p.cwd}", "/process/cwd", cwd)
         yield Step(_I, f"find the program {p.args[0]}", "/process/args/0", find)
+        if p.terminal:
+            use = terminal.UseTerminal()
+            yield Step(_I, "make the terminal stdio", "/process/terminal", use)
         uid = p.user.uid
         yield Step(_I, f"give stdio to user {uid}", "/process/user", stdio.OwnStdio(uid))
     yield from mounts.read_only_steps(b.config)
@@ -325,7 +338,7 @@ def _seal(b: _Builder) -> Iterator[Step]:
 def _wait(b: _Builder, stub: tuple[Step, ...]) -> Iterator[Step]:
     """Init becomes the stub; what would have hit our own code is limited only now."""
     yield Step(_I, "join the memory cgroup", "/linux/cgroupsPath", cgroup.JoinMemoryCgroup())
-    become = process.BecomeStub(3 + b.options.preserve_fds, stub)
+    become = process.BecomeStub(3 + b.options.preserve_fds, stub, b.options.foreground)
     yield Step(_I, "become the stub that waits for start", "", become)
     late = [w for w in b.writes if w.phase is Phase.LATE]
     if late:
@@ -334,6 +347,8 @@ def _wait(b: _Builder, stub: tuple[Step, ...]) -> Iterator[Step]:
     for index, limit in enumerate(b.config.process.rlimits if b.config.process else ()):
         pointer = f"/process/rlimits/{index}"
         yield Step(_R, f"set {limit.type}", pointer, limits.SetRlimit(limit))
+    if b.options.pidfd_socket is not None:
+        yield Step(_R, "send init's pidfd", "", process.SendPidfd())
 
 
 def _stub(b: _Builder) -> Iterator[Step]:
@@ -349,6 +364,7 @@ def _stub(b: _Builder) -> Iterator[Step]:
         available=(1 << b.host.last_cap + 1) - 1 if b.user_namespace else b.host.bounding,
         last_cap=b.host.last_cap,
         first_free_fd=3 + b.options.preserve_fds,
+        dies_with_parent=b.options.foreground,
     )
 
 

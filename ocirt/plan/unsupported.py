@@ -4,26 +4,33 @@
 from __future__ import annotations
 
 from ocirt.errors import OcirtError
-from ocirt.spec.model import Config
+from ocirt.spec.model import Config, Process
 
 
 def refuse_unsupported(config: Config) -> None:
     """Raise OcirtError naming the first field that would have no effect."""
-    process, linux = config.process, config.linux
-    fields: list[tuple[str, object]] = [
+    linux = config.linux
+    _refuse(
         ("/linux/intelRdt", linux.intel_rdt),
         ("/linux/netDevices", linux.net_devices),
         ("/linux/memoryPolicy", linux.memory_policy),
         ("/linux/mountLabel", linux.mount_label),
         ("/linux/personality/flags", linux.personality and linux.personality.flags),
-    ]
-    if process is not None:
-        fields += [
-            ("/process/terminal", process.terminal),
-            ("/process/apparmorProfile", process.apparmor_profile),
-            ("/process/selinuxLabel", process.selinux_label),
-            ("/process/scheduler", process.scheduler),
-        ]
+    )
+    if config.process is not None:
+        refuse_unsupported_process(config.process)
+
+
+def refuse_unsupported_process(process: Process) -> None:
+    """Do the same for a process alone, as exec has it."""
+    _refuse(
+        ("/process/apparmorProfile", process.apparmor_profile),
+        ("/process/selinuxLabel", process.selinux_label),
+        ("/process/scheduler", process.scheduler),
+    )
+
+
+def _refuse(*fields: tuple[str, object]) -> None:
     for pointer, value in fields:
         if value:
             raise OcirtError(f"{pointer}: isn't supported yet; take it out of config.json")

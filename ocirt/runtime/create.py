@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ocirt.errors import OcirtError
 from ocirt.kernel.files import write_all
+from ocirt.kernel.unix import bind_in
 from ocirt.parts.step import Context, Side, Undo, UndoKind
 from ocirt.plan.host import Options
 from ocirt.plan.order import Plan, build
@@ -21,7 +22,6 @@ from ocirt.runtime.hooks import run_poststop
 from ocirt.runtime.host import read_host
 from ocirt.runtime.pids import is_alive, start_time
 from ocirt.runtime.protect import protect_executable
-from ocirt.runtime.socket_path import bind_in
 from ocirt.runtime.store import CONFIG, SOCKET, Entry, Record, Store
 from ocirt.runtime.trace import Trace
 from ocirt.spec.model import Config
@@ -42,6 +42,8 @@ class CreateOptions:
     config: str = "config.json"
     pid_file: str | None = None
     console_socket: str | None = None
+    console: int = -1
+    pidfd_socket: str | None = None
     no_pivot: bool = False
     no_new_keyring: bool = False
     preserve_fds: int = 0
@@ -58,9 +60,14 @@ def create(store: Store, container_id: str, options: CreateOptions) -> None:
 
 def create_entry(store: Store, container_id: str, options: CreateOptions) -> Entry:
     """Create a container and return its directory, still locked."""
-    _check_options(options)
+    check_options(options)
     bundle = os.path.realpath(options.bundle)
     config, text = load(bundle, options.config)
+    check_console(
+        terminal=config.process is not None and config.process.terminal,
+        console_socket=options.console_socket,
+        detach=options.console < 0,
+    )
     protect_executable(config)
     plan = make_plan(config, container_id, bundle, options)
     for warning in plan.warnings:
@@ -68,6 +75,7 @@ def create_entry(store: Store, container_id: str, options: CreateOptions) -> Ent
     entry = store.reserve(container_id)
     record = _record(entry, config, bundle)
     execution = _execution(entry, config, record)
+    execution.context.console = options.console
     try:
         _create(entry, execution, text, plan, record, options)
     except BaseException as e:
@@ -104,22 +112,41 @@ def make_plan(config: Config, container_id: str, bundle: str, options: CreateOpt
             no_new_keyring=options.no_new_keyring,
             preserve_fds=options.preserve_fds,
             rootless=rootless,
+            console_socket=options.console_socket,
+            foreground=options.console >= 0,
+            pidfd_socket=options.pidfd_socket,
         ),
     )
 
 
-def _check_options(options: CreateOptions) -> None:
+def check_options(options: CreateOptions) -> None:
+    """Refuse what can't be done. Raises OcirtError; call it before any descriptor is opened."""
     if options.systemd_cgroup:
         raise OcirtError("--systemd-cgroup isn't supported yet; use cgroupfs")
-    if options.console_socket:
-        raise OcirtError("--console-socket isn't supported yet")
-    for fd in range(3, 3 + options.preserve_fds):
+    check_preserved(options.preserve_fds)
+
+
+def check_preserved(count: int) -> None:
+    """Raise OcirtError unless so many descriptors are open from 3 on."""
+    for fd in range(3, 3 + count):
         try:
             os.fstat(fd)
         except OSError:
-            raise OcirtError(
-                f"--preserve-fds {options.preserve_fds}: descriptor {fd} isn't open"
-            ) from None
+            raise OcirtError(f"--preserve-fds {count}: descriptor {fd} isn't open") from None
+
+
+def check_console(*, terminal: bool, console_socket: str | None, detach: bool) -> None:
+    """Refuse a terminal that nobody would get, or a socket that would get none, in runc's words.
+
+    Raises OcirtError.
+    """
+    if terminal and detach and console_socket is None:
+        raise OcirtError(
+            "cannot allocate tty if ocirt will detach without setting console socket; give"
+            " --console-socket, or have no terminal (/process/terminal)"
+        )
+    if console_socket is not None and not (terminal and detach):
+        raise OcirtError("cannot use console socket if ocirt will not detach or allocate tty")
 
 
 def _create(
@@ -242,7 +269,14 @@ def _close(execution: Execution) -> None:
     context = execution.context
     execution.ours.close()
     execution.theirs.close()
-    for fd in (context.init_pidfd, context.listener, context.stub_program, context.own_memory):
+    for fd in (
+        context.init_pidfd,
+        context.listener,
+        context.stub_program,
+        context.own_memory,
+        context.console,
+        context.pidfd_socket,
+    ):
         if fd >= 0:
             os.close(fd)
     for fd in (*context.namespaces.values(), *context.sources.values()):

@@ -11,52 +11,35 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
+from ocirt.cgroups import manager
 from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError, StateConflictError
 from ocirt.kernel.files import open_procfs
 from ocirt.kernel.process import sealed_memfd
 from ocirt.kernel.signals import ALL
 from ocirt.kernel.stublist import PID_SIZE, Failure, Report, decode_report
+from ocirt.kernel.terminal import Size, set_size
 from ocirt.parts import credentials, enter
 from ocirt.parts.executable import FindExecutable
-from ocirt.parts.process import stub_file
+from ocirt.parts.idmap import user_outside
+from ocirt.parts.limits import oom_score_adj
+from ocirt.parts.process import send_pidfd, stub_file
 from ocirt.parts.rootpath import Root
 from ocirt.parts.seccomp import CompileFilter
 from ocirt.parts.stdio import OwnStdio
 from ocirt.parts.step import Context
-from ocirt.runtime.create import write_pid_file
+from ocirt.parts.terminal import connect_console, open_pair, send_master
+from ocirt.plan.unsupported import refuse_unsupported_process
+from ocirt.runtime.create import check_console, check_preserved, write_pid_file
+from ocirt.runtime.exec_options import ExecOptions, below, process_of
+from ocirt.runtime.foreground import wait_for
 from ocirt.runtime.host import read_host
 from ocirt.runtime.pids import open_process
 from ocirt.runtime.query import Status, status_of
-from ocirt.runtime.run import wait_for
 from ocirt.runtime.store import CONFIG, Entry, Record, Store
-from ocirt.spec.model import Capabilities, Config, NamespaceType, Process
-from ocirt.spec.validate import config_from_bytes, read_process
-
-
-@dataclass(frozen=True, slots=True)
-class ExecOptions:
-    """What exec takes besides the id.
-
-    args is the program, unless process_file (as config.json's process) describes it. The rest
-    changes single properties of the container's own process; user is (uid, gid), gid None keeps
-    the container's.
-    """
-
-    args: tuple[str, ...] = ()
-    process_file: str | None = None
-    cwd: str | None = None
-    env: tuple[str, ...] = ()
-    user: tuple[int, int | None] | None = None
-    additional_gids: tuple[int, ...] = ()
-    capabilities: tuple[str, ...] = ()
-    no_new_privileges: bool = False
-    detach: bool = False
-    pid_file: str | None = None
-    preserve_fds: int = 0
+from ocirt.spec.model import Config, NamespaceType, Process
+from ocirt.spec.validate import config_from_bytes
 
 
 def exec_in(store: Store, container_id: str, options: ExecOptions) -> int:
@@ -66,17 +49,20 @@ def exec_in(store: Store, container_id: str, options: ExecOptions) -> int:
     tells a failure of ours from one of the program's.
     """
     try:
-        pid = _start(store, container_id, options)
+        pid, terminal = _start(store, container_id, options)
+        if options.pidfd_socket is not None:
+            send_pidfd(options.pidfd_socket, b"setns", os.pidfd_open(pid))
         if options.pid_file:
             write_pid_file(options.pid_file, pid)
-        return 0 if options.detach else wait_for(pid)
+        return 0 if options.detach else wait_for(pid, terminal)
     except OcirtError as e:
         e.exit_status = 255
         raise
 
 
-def _start(store: Store, container_id: str, options: ExecOptions) -> int:
-    """Return the pid of the program, which runs."""
+def _start(store: Store, container_id: str, options: ExecOptions) -> tuple[int, int]:
+    """Return the pid of the program, which runs, and its terminal's master, -1 if we have none."""
+    check_preserved(options.preserve_fds)
     with store.locked(container_id) as entry:
         record = entry.read_record()
         status, _ = status_of(entry, record)
@@ -87,7 +73,18 @@ def _start(store: Store, container_id: str, options: ExecOptions) -> int:
         if init is None:
             raise StateConflictError("cannot exec in a stopped container")
         with init:
-            return _enter(_context(entry, record, config, init.fd), config, options)
+            context = _context(entry, record, config, init.fd)
+            _refuse_paused(context, options)
+            return _enter(context, config, options)
+
+
+def _refuse_paused(c: Context, options: ExecOptions) -> None:
+    """Raise StateConflictError rather than start what would be frozen with the container."""
+    if not options.ignore_paused and c.cgroup is not None and manager.frozen(c.cgroup):
+        raise StateConflictError(
+            "cannot exec in a paused container (use --ignore-paused to have it run when the"
+            " container does)"
+        )
 
 
 def _context(entry: Entry, record: Record, config: Config, pidfd: int) -> Context:
@@ -110,53 +107,20 @@ def _context(entry: Entry, record: Record, config: Config, pidfd: int) -> Contex
     )
 
 
-def _process(config: Config, options: ExecOptions) -> Process:
-    """Return what to run: the container's process with the caller's changes."""
-    if options.process_file is not None:
-        process, _ = read_process(options.process_file)
-    else:
-        own = config.process or Process(cwd="/")
-        process = replace(own, args=options.args, terminal=False)
-    if process.terminal:
-        raise OcirtError("/terminal: terminals aren't supported yet")
-    if not process.args:
-        raise OcirtError("/args: is missing: which program?")
-    user = process.user
-    if options.user is not None:
-        uid, gid = options.user
-        user = replace(user, uid=uid, gid=user.gid if gid is None else gid)
-    user = replace(user, additional_gids=(*user.additional_gids, *options.additional_gids))
-    return replace(
-        process,
-        cwd=process.cwd if options.cwd is None else options.cwd,
-        env=(*process.env, *options.env),
-        user=user,
-        capabilities=_with(process.capabilities, options.capabilities),
-        no_new_privileges=process.no_new_privileges or options.no_new_privileges,
+def _enter(c: Context, config: Config, options: ExecOptions) -> tuple[int, int]:
+    process = process_of(config, options)
+    refuse_unsupported_process(process)
+    check_console(
+        terminal=process.terminal, console_socket=options.console_socket, detach=options.detach
     )
-
-
-def _with(own: Capabilities | None, more: Sequence[str]) -> Capabilities | None:
-    """Add capabilities as runc does: to all sets but the inheritable and ambient ones."""
-    if not more:
-        return own
-    own = own or Capabilities()
-    return replace(
-        own,
-        bounding=(*own.bounding, *more),
-        effective=(*own.effective, *more),
-        permitted=(*own.permitted, *more),
-    )
-
-
-def _enter(c: Context, config: Config, options: ExecOptions) -> int:
-    process = _process(config, options)
+    if c.cgroup is not None:
+        c.cgroup = below(c.cgroup, options.cgroups)
     FindExecutable(process.args[0], process.env, process.cwd).run(c)
     if config.linux.seccomp is not None:
         CompileFilter(config.linux.seccomp).run(c)
+    master = _terminal(c, process, options) if process.terminal else -1
+    _give_stdio(c, process)
     own_users = any(n.type is NamespaceType.USER for n in config.linux.namespaces)
-    if not own_users:
-        OwnStdio(process.user.uid).run(c)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     pid_from, pid_to = os.pipe2(os.O_CLOEXEC)
     c.inherited += [theirs.fileno(), pid_to, c.init_pidfd, c.root.fd]
@@ -172,7 +136,8 @@ def _enter(c: Context, config: Config, options: ExecOptions) -> int:
         ),
     ):
         step.action.run(c)
-    _spawn(c)
+    with oom_score_adj(c.proc, process.oom_score_adj):
+        _spawn(c)
     theirs.close()
     os.close(pid_to)
     pid = _pid(pid_from)
@@ -181,7 +146,31 @@ def _enter(c: Context, config: Config, options: ExecOptions) -> int:
         if pid:
             os.waitpid(pid, 0)
         raise OcirtError(_explain(report))
-    return pid
+    return pid, master
+
+
+def _give_stdio(c: Context, process: Process) -> None:
+    """Give the program's stdio to its user, if the container's user is anybody out here."""
+    uid = user_outside(c.proc, c.init_pid, process.user.uid)
+    if uid is not None:
+        OwnStdio(uid, (c.terminal,) if c.terminal >= 0 else (0, 1, 2)).run(c)
+
+
+def _terminal(c: Context, process: Process, options: ExecOptions) -> int:
+    """Make the terminal in the container's devpts; its master stays here, or goes to a socket."""
+    if options.console_socket is None:
+        master, c.terminal = open_pair(c.root, c.proc)
+    else:
+        with connect_console(options.console_socket) as console:
+            master, c.terminal = open_pair(c.root, c.proc)
+            send_master(console, master)
+    if process.console_size is not None:
+        size = process.console_size
+        set_size(master, Size(size.height, size.width))
+    if options.console_socket is None:
+        return master
+    os.close(master)
+    return -1
 
 
 def _spawn(c: Context) -> None:
@@ -190,15 +179,19 @@ def _spawn(c: Context) -> None:
     content = sealed_memfd("ocirt-list", c.stub.encode(), executable=False)
     for fd in (content, *c.inherited):
         os.set_inheritable(fd, True)
+    stdio = [(os.POSIX_SPAWN_DUP2, c.terminal, fd) for fd in (0, 1, 2)] if c.terminal >= 0 else []
     child = os.posix_spawn(
         f"/proc/self/fd/{program}",
         [b"%d" % content],
         {},
+        file_actions=stdio,
         setsigmask=(),
         setsigdef=ALL - {signal.SIGKILL, signal.SIGSTOP},
     )
     for fd in (content, *c.inherited):
         os.set_inheritable(fd, False)
+    if c.terminal >= 0:
+        os.close(c.terminal)
     # It ends when it has forked the process that becomes the program.
     os.waitpid(child, 0)
 

@@ -9,9 +9,9 @@ from enum import StrEnum
 
 from ocirt.errors import ContainerNotFoundError, OcirtError
 from ocirt.kernel.files import read_all
+from ocirt.kernel.unix import connect_in
 from ocirt.runtime import journal
 from ocirt.runtime.pids import is_alive
-from ocirt.runtime.socket_path import connect_in
 from ocirt.runtime.store import SOCKET, Entry, Record, Store
 
 _log = logging.getLogger("ocirt")

@@ -9,11 +9,11 @@ import socket
 
 from ocirt.errors import OcirtError, StateConflictError
 from ocirt.kernel.stublist import Failure, Report, decode_report
+from ocirt.kernel.unix import connect_in
 from ocirt.parts.hooks import describe_end
 from ocirt.runtime.hooks import run_poststart
 from ocirt.runtime.pids import is_alive
 from ocirt.runtime.query import Status, status_of
-from ocirt.runtime.socket_path import connect_in
 from ocirt.runtime.store import SOCKET, Entry, Record, Store
 from ocirt.runtime.takedown import destroy
 

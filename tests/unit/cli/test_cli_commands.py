@@ -38,10 +38,23 @@ def test_create_hands_everything_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "create", calls)
     argv = (
         "--root /r --systemd-cgroup --rootless true create -b B -f C --pid-file P"
-        " --console-socket S --no-pivot --no-new-keyring --preserve-fds 2 --trace T c1"
+        " --console-socket S --pidfd-socket F --no-pivot --no-new-keyring --preserve-fds 2"
+        " --trace T c1"
     )
     assert main(argv.split()) == 0
-    options = CreateOptions("B", "C", "P", "S", True, True, 2, True, True, "T")
+    options = CreateOptions(
+        "B",
+        "C",
+        "P",
+        "S",
+        pidfd_socket="F",
+        no_pivot=True,
+        no_new_keyring=True,
+        preserve_fds=2,
+        systemd_cgroup=True,
+        rootless=True,
+        trace="T",
+    )
     assert calls == [((Store("/r"), "c1", options), {})]
 
 

@@ -223,11 +223,26 @@ def test_refusals(linux: dict[str, Any], words: str) -> None:
         plan(**linux)
 
 
-def test_a_terminal_is_refused() -> None:
+def test_a_terminal_comes_with_the_devices_and_becomes_stdio_before_its_owner_changes() -> None:
     document = copy.deepcopy(BASE)
     document["process"]["terminal"] = True
-    with pytest.raises(OcirtError, match="/process/terminal"):
-        build(Config.from_json(document), HOST, OPTIONS)
+    steps = build(Config.from_json(document), HOST, OPTIONS).create
+    assert_order(
+        steps,
+        "make the default devices",
+        "make a terminal",
+        "bind it to /dev/console",
+        "run the prestart hook",
+        "make the terminal stdio",
+        "give stdio to user",
+        "make the rootfs read-only",
+    )
+
+
+def test_a_foreground_run_ends_with_the_runtime_after_the_user_is_set() -> None:
+    options = Options(container_id="c", bundle="/bundle", foreground=True)
+    assert_order(plan(options=options).start, "become user", "end with the runtime", "execute")
+    assert not [s for s in plan().start if s.what == "end with the runtime"]
 
 
 @pytest.mark.parametrize("option", ["idmap", "ridmap", "tmpcopyup"])

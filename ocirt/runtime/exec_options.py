@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `exec` was asked for, and the process that makes of the container's own."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ocirt.cgroups.manager import CgroupPaths
+from ocirt.errors import OcirtError
+from ocirt.spec.model import Capabilities, Config, Process
+from ocirt.spec.validate import read_process
+
+
+@dataclass(frozen=True, slots=True)
+class ExecOptions:
+    """What exec takes besides the id.
+
+    args is the program, unless process_file (as config.json's process) describes it. The rest
+    changes single properties of the container's own process; user is (uid, gid), gid None keeps
+    the container's. cgroups are as --cgroup has them: PATH or CONTROLLER[,CONTROLLER]:PATH.
+    """
+
+    args: tuple[str, ...] = ()
+    process_file: str | None = None
+    cwd: str | None = None
+    env: tuple[str, ...] = ()
+    user: tuple[int, int | None] | None = None
+    additional_gids: tuple[int, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    no_new_privileges: bool = False
+    apparmor_profile: str | None = None
+    process_label: str | None = None
+    tty: bool = False
+    console_socket: str | None = None
+    detach: bool = False
+    pid_file: str | None = None
+    pidfd_socket: str | None = None
+    preserve_fds: int = 0
+    cgroups: tuple[str, ...] = ()
+    ignore_paused: bool = False
+
+
+def process_of(config: Config, options: ExecOptions) -> Process:
+    """Return what to run: the file's or the container's process with the caller's changes.
+
+    Raises OcirtError, with the findings for a file that isn't valid.
+    """
+    if options.process_file is not None:
+        process, _ = read_process(options.process_file)
+    else:
+        own = config.process or Process(cwd="/")
+        process = replace(own, args=options.args, terminal=False, console_size=None)
+    if not process.args:
+        raise OcirtError("/args: is missing: which program?")
+    user = process.user
+    if options.user is not None:
+        uid, gid = options.user
+        user = replace(user, uid=uid, gid=user.gid if gid is None else gid)
+    user = replace(user, additional_gids=(*user.additional_gids, *options.additional_gids))
+    return replace(
+        process,
+        terminal=process.terminal or options.tty,
+        cwd=process.cwd if options.cwd is None else options.cwd,
+        env=(*process.env, *options.env),
+        user=user,
+        capabilities=_with(process.capabilities, options.capabilities),
+        no_new_privileges=process.no_new_privileges or options.no_new_privileges,
+        apparmor_profile=options.apparmor_profile or process.apparmor_profile,
+        selinux_label=options.process_label or process.selinux_label,
+    )
+
+
+def _with(own: Capabilities | None, more: Sequence[str]) -> Capabilities | None:
+    """Add capabilities as runc does: to all sets but the inheritable and ambient ones."""
+    if not more:
+        return own
+    own = own or Capabilities()
+    return replace(
+        own,
+        bounding=(*own.bounding, *more),
+        effective=(*own.effective, *more),
+        permitted=(*own.permitted, *more),
+    )
+
+
+def below(paths: CgroupPaths, wanted: Sequence[str]) -> CgroupPaths:
+    """Return where in the container's cgroups to go: --cgroup's paths are below its own.
+
+    Raises OcirtError for a path that would leave them, or a controller that isn't there.
+    """
+    v1, unified = dict(paths.v1), paths.unified
+    for text in wanted:
+        controllers, colon, path = text.rpartition(":")
+        inner = posixpath.normpath("/" + path).lstrip("/")
+        if ".." in path.split("/"):
+            raise OcirtError(f"--cgroup {text}: {path} would leave the container's cgroup")
+        if unified:
+            if colon:
+                raise OcirtError(f"--cgroup {text}: cgroup v2 has one path for all controllers")
+            unified = posixpath.join(paths.unified, inner).rstrip("/")
+            continue
+        for name in controllers.split(",") if colon else v1:
+            key = name if name in paths.v1 else f"name={name}"
+            if key not in paths.v1:
+                known = ", ".join(sorted(paths.v1))
+                raise OcirtError(f"--cgroup {text}: no controller {name!r} here, but {known}")
+            v1[key] = posixpath.join(paths.v1[key], inner).rstrip("/")
+    return CgroupPaths(v1, unified)
