@@ -18,6 +18,7 @@ from ocirt.cli.stdio import print_out
 from ocirt.errors import OcirtError, UsageError, describe
 from ocirt.parts.mount_options import SUPPORTED
 from ocirt.runtime import plan, query
+from ocirt.runtime.activation import listen_fds
 from ocirt.runtime.create import CreateOptions, create
 from ocirt.runtime.delete import delete
 from ocirt.runtime.exec import exec_in
@@ -48,7 +49,7 @@ def _create(i: Invocation) -> int:
 
 
 def _start(i: Invocation) -> int:
-    start(_store(i), i.arguments["ID"])
+    start(_store(i), i.arguments["ID"], os.environ.get("NOTIFY_SOCKET"))
     return 0
 
 
@@ -275,6 +276,9 @@ def _create_options(i: Invocation) -> CreateOptions:
         pid_file=i.options.maybe("pid-file"),
         console_socket=i.options.maybe("console-socket"),
         pidfd_socket=i.options.maybe("pidfd-socket"),
+        notify_socket=os.environ.get("NOTIFY_SOCKET"),
+        listen_fds=listen_fds(os.environ, os.getpid()),
+        listen_names=os.environ.get("LISTEN_FDNAMES"),
         no_pivot=i.options.flag("no-pivot"),
         no_new_keyring=i.options.flag("no-new-keyring"),
         preserve_fds=i.options.number("preserve-fds"),

@@ -16,15 +16,17 @@ from ocirt.parts.step import Context, Side, Undo, UndoKind
 from ocirt.plan.host import Options
 from ocirt.plan.order import Plan, build
 from ocirt.runtime import journal
+from ocirt.runtime.activation import with_listen_fds
 from ocirt.runtime.channel import Channel, News
 from ocirt.runtime.execute import Execution
 from ocirt.runtime.hooks import run_poststop
 from ocirt.runtime.host import read_host
+from ocirt.runtime.notify import make_directory, with_notify_socket
 from ocirt.runtime.pids import is_alive, start_time
 from ocirt.runtime.protect import protect_executable
 from ocirt.runtime.store import CONFIG, SOCKET, Entry, Record, Store
 from ocirt.runtime.trace import Trace
-from ocirt.spec.model import Config
+from ocirt.spec.model import Config, NamespaceType
 from ocirt.spec.validate import read_config
 
 _log = logging.getLogger("ocirt")
@@ -44,6 +46,9 @@ class CreateOptions:
     console_socket: str | None = None
     console: int = -1
     pidfd_socket: str | None = None
+    notify_socket: str | None = None
+    listen_fds: int = 0
+    listen_names: str | None = None
     no_pivot: bool = False
     no_new_keyring: bool = False
     preserve_fds: int = 0
@@ -69,6 +74,9 @@ def create_entry(store: Store, container_id: str, options: CreateOptions) -> Ent
         detach=options.console < 0,
     )
     protect_executable(config)
+    config = with_listen_fds(config, options.listen_fds, options.listen_names)
+    if options.notify_socket:
+        config = with_notify_socket(config, os.path.join(store.root, container_id))
     plan = make_plan(config, container_id, bundle, options)
     for warning in plan.warnings:
         _log.warning(warning)
@@ -110,7 +118,7 @@ def make_plan(config: Config, container_id: str, bundle: str, options: CreateOpt
             bundle=bundle,
             no_pivot=options.no_pivot,
             no_new_keyring=options.no_new_keyring,
-            preserve_fds=options.preserve_fds,
+            preserve_fds=options.listen_fds + options.preserve_fds,
             rootless=rootless,
             console_socket=options.console_socket,
             foreground=options.console >= 0,
@@ -123,7 +131,7 @@ def check_options(options: CreateOptions) -> None:
     """Refuse what can't be done. Raises OcirtError; call it before any descriptor is opened."""
     if options.systemd_cgroup:
         raise OcirtError("--systemd-cgroup isn't supported yet; use cgroupfs")
-    check_preserved(options.preserve_fds)
+    check_preserved(options.listen_fds + options.preserve_fds)
 
 
 def check_preserved(count: int) -> None:
@@ -159,6 +167,8 @@ def _create(
 ) -> None:
     entry.write_record(record)
     entry.write(CONFIG, text)
+    if options.notify_socket:
+        make_directory(entry)
     context = execution.context
     context.listener = bind_in(entry.fd, SOCKET).detach()
     if options.trace:
@@ -192,6 +202,9 @@ def _record(entry: Entry, config: Config, bundle: str) -> Record:
         has_process=config.process is not None,
         poststart=bool(config.hooks.poststart),
         poststop=bool(config.hooks.poststop),
+        shares_pids=not any(
+            n.type is NamespaceType.PID and not n.path for n in config.linux.namespaces
+        ),
         annotations=config.annotations,
     )
 

@@ -14,7 +14,7 @@ import struct
 
 from ocirt.cgroups import manager
 from ocirt.cgroups.manager import CgroupPaths
-from ocirt.errors import OcirtError, StateConflictError
+from ocirt.errors import OcirtError, StateConflictError, describe
 from ocirt.kernel.files import open_procfs
 from ocirt.kernel.process import sealed_memfd
 from ocirt.kernel.signals import ALL
@@ -41,6 +41,9 @@ from ocirt.runtime.store import CONFIG, Entry, Record, Store
 from ocirt.spec.model import Config, NamespaceType, Process
 from ocirt.spec.validate import config_from_bytes
 
+#: exec's exit status when it couldn't run the program, as runc's.
+NOT_RUN = 255
+
 
 def exec_in(store: Store, container_id: str, options: ExecOptions) -> int:
     """Run a program in a container; returns its exit status, 128 + n if signal n ended it.
@@ -56,8 +59,12 @@ def exec_in(store: Store, container_id: str, options: ExecOptions) -> int:
             write_pid_file(options.pid_file, pid)
         return 0 if options.detach else wait_for(pid, terminal)
     except OcirtError as e:
-        e.exit_status = 255
+        e.exit_status = NOT_RUN
         raise
+    except OSError as e:
+        error = OcirtError(describe(e))
+        error.exit_status = NOT_RUN
+        raise error from e
 
 
 def _start(store: Store, container_id: str, options: ExecOptions) -> tuple[int, int]:

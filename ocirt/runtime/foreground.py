@@ -20,6 +20,7 @@ from ocirt.kernel.signals import (
     signalfd,
     sigtimedwait,
 )
+from ocirt.runtime.notify import Notify
 
 # Signals that concern this process itself; all others are the container's.
 _OWN = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGURG}
@@ -32,20 +33,21 @@ _LAST_CHUNKS = 256
 _END_OF_FILE = b"\x04"
 
 
-def wait_for(pid: int, terminal: int = -1) -> int:
+def wait_for(pid: int, terminal: int = -1, notify: Notify | None = None) -> int:
     """Forward signals to a child until it ends, reaping whatever else becomes our child.
 
     terminal is the master of the program's terminal: what people type goes there, and what it
-    says comes here; it is closed at the end. Returns the exit status, 128 + n if signal n ended it.
+    says comes here; it is closed at the end. notify is where the program says that it is ready.
+    Returns the exit status, 128 + n if signal n ended it.
     """
     forwarded = ALL - _OWN
     previous = pthread_sigmask(SIG_BLOCK, forwarded | {signal.SIGCHLD})
     arrivals = signalfd(forwarded | {signal.SIGCHLD})
     try:
         if terminal < 0:
-            return _wait(pid, arrivals, None)
+            return _wait(pid, arrivals, None, notify)
         with Relay(terminal) as relay:
-            return _wait(pid, arrivals, relay)
+            return _wait(pid, arrivals, relay, notify)
     finally:
         os.close(arrivals)
         # What came too late for the container isn't meant for us either.
@@ -54,9 +56,11 @@ def wait_for(pid: int, terminal: int = -1) -> int:
         pthread_sigmask(SIG_SETMASK, previous)
 
 
-def _wait(pid: int, arrivals: int, relay: Relay | None) -> int:
+def _wait(pid: int, arrivals: int, relay: Relay | None, notify: Notify | None) -> int:
     while (code := _reap(pid)) is None:
-        ready = _poll(arrivals, relay)
+        ready = _poll(arrivals, relay, notify)
+        if notify is not None and notify.fileno() in ready:
+            notify.hear(os.getpid())
         if relay is not None:
             relay.pass_on(ready)
         if arrivals in ready:
@@ -73,10 +77,12 @@ def _wait(pid: int, arrivals: int, relay: Relay | None) -> int:
     return code
 
 
-def _poll(arrivals: int, relay: Relay | None) -> dict[int, int]:
+def _poll(arrivals: int, relay: Relay | None, notify: Notify | None) -> dict[int, int]:
     """Wait for what happens next: the events (poll(2)) by descriptor."""
     poll = select.poll()
     poll.register(arrivals, select.POLLIN)
+    if notify is not None and not notify.ready:
+        poll.register(notify.fileno(), select.POLLIN)
     if relay is not None:
         for fd, events in relay.wanted().items():
             poll.register(fd, events)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from signal import SIGKILL
+
 from ocirt.cgroups import manager
 from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError, StateConflictError
@@ -14,8 +16,10 @@ from ocirt.runtime.store import Store
 def kill(store: Store, container_id: str, signal: int, *, everything: bool) -> None:
     """Send a signal to a created or running container's init; everything: to all its processes.
 
-    No lock: the pidfd and the start time make sure whom the signal reaches. Raises OcirtError; a
-    stopped container is an error without everything (engines send `kill --all` to be sure).
+    No lock: the pidfd and the start time make sure whom the signal reaches. SIGKILL means all of a
+    container whose pid namespace isn't its own, as in runc: there nobody's end ends the others.
+    Raises OcirtError; a stopped container is an error without everything (engines send `kill
+    --all` to be sure).
     """
     entry = store.open(container_id)
     try:
@@ -23,10 +27,15 @@ def kill(store: Store, container_id: str, signal: int, *, everything: bool) -> N
         status, _ = status_of(entry, record)
     finally:
         entry.close()
-    if record is not None and everything and record.cgroup is not None:
+    runs = status in (Status.CREATED, Status.RUNNING)
+    if (
+        record is not None
+        and record.cgroup is not None
+        and (everything or (runs and record.shares_pids and signal == SIGKILL))
+    ):
         manager.kill(CgroupPaths.from_json(record.cgroup), signal)
         return
-    if record is None or status not in (Status.CREATED, Status.RUNNING):
+    if record is None or not runs:
         if everything:
             return
         raise StateConflictError(f"container not running (its status is {status})")

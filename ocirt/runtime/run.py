@@ -12,7 +12,8 @@ from ocirt.errors import OcirtError
 from ocirt.parts.terminal import receive_master
 from ocirt.runtime.create import CreateOptions, check_options, create_entry
 from ocirt.runtime.foreground import wait_for
-from ocirt.runtime.start import start_entry
+from ocirt.runtime.notify import listen
+from ocirt.runtime.start import start_entry, wait_until_ready
 from ocirt.runtime.store import Entry, Store
 from ocirt.runtime.takedown import destroy
 
@@ -34,7 +35,7 @@ def run(
     check_options(options)
     if detach:
         entry = create_entry(store, container_id, options)
-        return _carry(entry, -1, detach=True, keep=keep)
+        return _carry(entry, -1, options.notify_socket, detach=True, keep=keep)
     if subreaper:
         prctl.set_child_subreaper(1)
     # Where the terminal comes from, if config.json wants one.
@@ -42,20 +43,26 @@ def run(
     options = replace(options, console=theirs.detach())
     entry = create_entry(store, container_id, options)
     with console:
-        return _carry(entry, receive_master(console), detach=False, keep=keep)
+        terminal = receive_master(console)
+        return _carry(entry, terminal, options.notify_socket, detach=False, keep=keep)
 
 
-def _carry(entry: Entry, terminal: int, *, detach: bool, keep: bool) -> int:
+def _carry(
+    entry: Entry, terminal: int, notify_socket: str | None, *, detach: bool, keep: bool
+) -> int:
     """Take a created container through its life; whatever ends a run ends its container."""
     try:
         record = entry.read_record()
         if record is None:
             raise OcirtError(f"container {entry.id} vanished while it was being created")
+        notify = listen(entry, notify_socket)
         start_entry(entry)
-        if detach:
-            return 0
         entry.unlock()
-        status = wait_for(record.init_pid, terminal)
+        if detach:
+            if notify is not None:
+                wait_until_ready(entry, notify)
+            return 0
+        status = wait_for(record.init_pid, terminal, notify)
         if not keep:
             entry.lock()
             if entry.is_current():

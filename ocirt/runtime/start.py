@@ -12,16 +12,34 @@ from ocirt.kernel.stublist import Failure, Report, decode_report
 from ocirt.kernel.unix import connect_in
 from ocirt.parts.hooks import describe_end
 from ocirt.runtime.hooks import run_poststart
-from ocirt.runtime.pids import is_alive
+from ocirt.runtime.notify import Notify, listen
+from ocirt.runtime.pids import is_alive, open_process
 from ocirt.runtime.query import Status, status_of
 from ocirt.runtime.store import SOCKET, Entry, Record, Store
 from ocirt.runtime.takedown import destroy
 
 
-def start(store: Store, container_id: str) -> None:
-    """Start a created container. Raises OcirtError; in the wrong status nothing changes."""
+def start(store: Store, container_id: str, notify_socket: str | None = None) -> None:
+    """Start a created container. Raises OcirtError; in the wrong status nothing changes.
+
+    notify_socket is that of the service manager: then this waits until the program is ready, or
+    has ended.
+    """
     with store.locked(container_id) as entry:
+        notify = listen(entry, notify_socket)
         start_entry(entry)
+        if notify is not None:
+            entry.unlock()
+            wait_until_ready(entry, notify)
+
+
+def wait_until_ready(entry: Entry, notify: Notify) -> None:
+    """Wait until the program of a started container says that it is ready, or has ended."""
+    record = entry.read_record()
+    process = record and open_process(record.init_pid, record.init_start)
+    if process:
+        with process, notify:
+            notify.wait(process)
 
 
 def start_entry(entry: Entry) -> None:

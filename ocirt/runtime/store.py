@@ -59,6 +59,7 @@ class Record:
     poststop: bool = False
     poststart: bool = False
     rootless: bool = False
+    shares_pids: bool = False  # its pid namespace isn't its own
     annotations: dict[str, str] = field(default_factory=dict)
     cgroup: dict[str, Any] | None = None
 
@@ -135,6 +136,17 @@ class Store:
         except FileNotFoundError:
             return []
         return sorted(n for n in names if _ID.fullmatch(n))
+
+
+def _remove_directory(parent: int, name: str) -> None:
+    """Remove a directory of ours, which has no directories in it."""
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        for inner in os.listdir(fd):
+            os.unlink(inner, dir_fd=fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent)
 
 
 def _open_directory(path: str) -> int:
@@ -252,7 +264,10 @@ class Entry:
     def remove(self) -> None:
         """Remove the directory and everything in it: the id is free again."""
         for name in os.listdir(self.fd):
-            self.unlink(name)
+            try:
+                self.unlink(name)
+            except IsADirectoryError:
+                _remove_directory(self.fd, name)
         try:
             os.rmdir(self.path)
         except OSError as e:

@@ -110,8 +110,9 @@ def test_delete(force: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_start(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls()
     monkeypatch.setattr(commands, "start", calls)
+    monkeypatch.setenv("NOTIFY_SOCKET", "/n")
     assert main(["--root=/r", "start", "c1"]) == 0
-    assert calls == [((Store("/r"), "c1"), {})]
+    assert calls == [((Store("/r"), "c1", "/n"), {})]
 
 
 def test_state_is_json_on_several_lines(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""exec: its rarer options, many at once, and kill --all where no pid namespace ends them all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Container, proc
+from tests.harness.container import PATIENCE_SECONDS
+from tests.harness.terminal import ConsoleSocket
+from tests.integration.conftest import MakeContainer
+from tests.integration.test_exec import NOT_RUN, execute, started
+from tests.integration.test_namespaces import ask_for
+
+
+def pid_of(container: Container, tmp_path: Path, *options: str) -> int:
+    """Exec a sleeping program, detached; return its pid."""
+    file = tmp_path / "pid"
+    options = ("--detach", f"--pid-file={file}", *options)
+    execute(container, *options, "/bin/sleep", "1000").checked()
+    return int(file.read_text())
+
+
+def test_pidfd_socket(container: Container, directory: Path, tmp_path: Path) -> None:
+    if container.runtime.version().startswith("runc version 1.1"):
+        pytest.skip("runc has it since 1.2")
+    socket = ConsoleSocket(directory / "pidfd.sock")
+    container.create("--pidfd-socket", str(socket.path))
+    words, fd = socket.descriptor()
+    assert (words, pid_behind(fd)) == (b"standard", container.pid)
+    container.start()
+    pid = pid_of(container, tmp_path, f"--pidfd-socket={socket.path}")
+    words, fd = socket.descriptor()
+    assert (words, pid_behind(fd)) == (b"setns", pid)
+    socket.close()
+
+
+def pid_behind(pidfd: int) -> int:
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    os.close(pidfd)
+    return int(lines["Pid"])
+
+
+def test_a_pidfd_socket_that_nobody_listens_on(container: Container, directory: Path) -> None:
+    container.bundle.save()
+    bundle = ("--bundle", str(container.bundle.directory))
+    container.refused("create", *bundle, "--pidfd-socket", str(directory / "none"))
+
+
+@pytest.mark.parametrize("value", [0, 100, 1000])
+def test_oom_score_adj(container: Container, tmp_path: Path, value: int) -> None:
+    container.bundle.set("/process/oomScoreAdj", value)
+    started(container)
+    pid = pid_of(container, tmp_path)
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == f"{value}\n"
+
+
+def test_a_cgroup_below(container: Container, tmp_path: Path) -> None:
+    started(container)
+    inner = container.cgroup_file("memory", "inner")
+    inner.mkdir()
+    try:
+        pid = pid_of(container, tmp_path, "--cgroup=memory:inner")
+        assert str(pid) in (inner / "cgroup.procs").read_text().split()
+        assert str(pid) in container.cgroup_file("pids", "cgroup.procs").read_text().split()
+        for wrong in ("memory:none", "memory:../..", "nothing:inner"):
+            result = execute(container, f"--cgroup={wrong}", "/bin/true")
+            assert result.status == NOT_RUN, str(result)
+    finally:
+        container.runtime.call("kill", "--all", container.id, "KILL").checked()
+        remove_when_empty(inner)
+
+
+def remove_when_empty(directory: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (directory / "cgroup.procs").read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    directory.rmdir()
+
+
+@contextmanager
+def paused(container: Container) -> Iterator[None]:
+    state = container.cgroup_file("freezer", "freezer.state")
+    state.write_text("FROZEN")
+    try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while state.read_text() != "FROZEN\n":
+            assert time.monotonic() < deadline
+        yield
+    finally:
+        state.write_text("THAWED")
+
+
+def test_in_a_paused_container(container: Container) -> None:
+    started(container)
+    runtime = container.runtime
+    words = [runtime.executable, "--root", str(runtime.root), "exec", "--ignore-paused"]
+    words += [container.id, "/bin/echo", "thawed"]
+    with paused(container):
+        result = execute(container, "/bin/true")
+        assert result.status == NOT_RUN
+        assert "cannot exec in a paused container" in result.stderr
+        patient = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        time.sleep(0.1)
+        assert patient.poll() is None
+    assert patient.communicate(timeout=PATIENCE_SECONDS)[0] == b"thawed\n"
+    assert patient.returncode == 0
+
+
+def test_in_a_joined_user_namespace(make_container: MakeContainer) -> None:
+    """The user namespace is somebody else's: its ids are found in /proc, not in config.json."""
+    first, second = make_container(), make_container()
+    ask_for(first, "pid", "mount", "uts", "ipc", "network", "user")
+    started(first)
+    ask_for(second, "pid", "mount", "uts", "ipc", "network", user=f"/proc/{first.pid}/ns/user")
+    if "runc" in second.runtime.version():
+        second.bundle.set("/linux/uidMappings", first.bundle.get("/linux/uidMappings"))
+        second.bundle.set("/linux/gidMappings", first.bundle.get("/linux/gidMappings"))
+    started(second)
+    result = execute(second, "--user=3:4", "/bin/sh", "-c", "id -u; id -g; echo x >&2")
+    assert (result.stdout, result.stderr) == ("3\n4\n", "x\n")
+    assert proc.namespace(second.pid, "user") == proc.namespace(first.pid, "user")
+
+
+def test_stdio_belongs_to_the_user(container: Container) -> None:
+    """A pipe can be opened again by name; it is the caller's own, so the user must own it."""
+    ask_for(container, "pid", "mount", "uts", "ipc", "network", "user")
+    started(container)
+    runtime = container.runtime
+    words = [runtime.executable, "--root", str(runtime.root), "exec", "--user=3:4", container.id]
+    words += ["/bin/sh", "-c", "echo again >/proc/self/fd/1"]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stdout == "again\n", ended.stderr
+
+
+def test_two_hundred_at_once(container: Container) -> None:
+    """As kubelet's probes do it: none is lost, and each has its own exit status."""
+    started(container)
+
+    def one(number: int) -> tuple[int, str]:
+        result = execute(container, "/bin/sh", "-c", f"echo {number}; exit {number}")
+        return result.status, result.stdout
+
+    with ThreadPoolExecutor(200) as pool:
+        assert list(pool.map(one, range(200))) == [(n, f"{n}\n") for n in range(200)]
+    assert len(container.processes()) == 1
+
+
+@pytest.mark.parametrize("options", [("--all",), ()])
+def test_kill_where_the_pid_namespace_is_the_hosts(
+    container: Container, options: tuple[str, ...]
+) -> None:
+    """There init's end ends nobody else: the cgroup says who is meant."""
+    ask_for(container, "mount", "uts", "ipc", "network")
+    container.shell("sleep 1000 & sleep 1000 & wait")
+    started_as_it_is(container)
+    wait_for_processes(container, 3)
+    if not options and container.runtime.version().startswith("runc version 1.1"):
+        pytest.skip("runc does so since 1.2")
+    container.runtime.call("kill", *options, container.id, "KILL").checked()
+    wait_for_processes(container, 0)
+    container.wait_for("stopped")
+
+
+def test_other_signals_reach_init_alone(container: Container) -> None:
+    ask_for(container, "mount", "uts", "ipc", "network")
+    container.shell("trap 'exit 0' USR1; sleep 1000 & while :; do sleep 0.05; done")
+    started_as_it_is(container)
+    wait_for_processes(container, 3)
+    container.kill("USR1")
+    container.wait_for("stopped")
+    assert container.processes(), "the one in the background should be there"
+    container.delete()
+    assert not container.processes()
+
+
+def started_as_it_is(container: Container) -> None:
+    container.create()
+    container.start()
+
+
+def wait_for_processes(container: Container, count: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len(container.processes()) != count:
+        assert time.monotonic() < deadline, container.processes()
+        time.sleep(0.01)
