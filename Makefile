@@ -18,6 +18,8 @@ CC := gcc
 # libseccomp binding is only released by distributions. The virtual environment sees both.
 DEBIAN := gcc binutils libc6-dev libcap-dev zlib1g-dev linux-libc-dev python3-dev python3-venv python3-prctl python3-seccomp \
 	busybox-static uidmap iproute2
+# What tests/engines runs with ocirt as its runtime; runc, the control, comes with containerd.
+ENGINES := podman conmon containerd containernetworking-plugins iptables
 NEEDED := 'jsonschema>=4.10' 'fastjsonschema>=2.16'
 # The tools whose verdict changes from release to release are held.
 TOOLS := 'pytest>=7' 'hypothesis>=6' 'ruff==0.17.*' 'mypy==2.4.*' 'import-linter==2.*' types-jsonschema
@@ -36,14 +38,14 @@ STUB_FLAGS := -Os -static -nostdlib -nostartfiles -ffreestanding -fno-builtin \
 
 PACKAGE = $(shell find ocirt -name '*.py' -o -name '*.c' -o -name 'sources.txt')
 
-.PHONY: help setup build compiled demo lint test unit integration bench install clean
+.PHONY: help setup build compiled demo lint test unit integration engines bench install clean
 
 help:
 	@echo 'make setup        install what is needed from Debian and PyPI (as root)'
 	@echo 'make build        leave the runtime as build/ocirt'
 	@echo 'make demo         run bundles/hello (as root)'
 	@echo 'make test         lint, then all tests (as root)'
-	@echo 'make lint | unit | integration    parts of it; RUNTIME=PATH tests another runtime'
+	@echo 'make lint | unit | integration | engines    parts of it; RUNTIME=PATH tests another runtime'
 	@echo 'make bench        time it beside runc and crun (as root); BENCH=--help has options'
 	@echo 'make install      install below PREFIX ($(PREFIX))'
 	@echo 'make clean        remove what build made, but for the virtual environment'
@@ -54,7 +56,7 @@ setup:
 		echo 'Install what these are called here, then run make build: $(DEBIAN)' >&2; \
 		exit 1; \
 	fi
-	@missing=(); for package in $(DEBIAN); do \
+	@missing=(); for package in $(DEBIAN) $(ENGINES); do \
 		[[ "$$(dpkg-query -W -f '$${Status}' $$package 2>/dev/null)" == *' installed' ]] \
 			|| missing+=($$package); \
 	done; \
@@ -135,9 +137,12 @@ unit: build
 integration: build
 	$(PYTHON) -m pytest tests/integration --runtime $(RUNTIME)
 
+engines: build
+	$(PYTHON) -m pytest tests/engines --runtime $(RUNTIME)
+
 # Everything with the image first, then the integration tests by plain Python.
 test: lint
-	$(PYTHON) -m pytest tests/unit tests/integration --runtime $(RUNTIME)
+	$(PYTHON) -m pytest tests/unit tests/integration tests/engines --runtime $(RUNTIME)
 	$(PYTHON) -m pytest tests/integration --runtime build/ocirt-plain
 
 bench: build

@@ -84,9 +84,12 @@ _RECURSIVE: dict[str, tuple[int, int]] = {
 }
 
 # Options of the specification that ocirt refuses for now, with a message.
-UNSUPPORTED = frozenset({"idmap", "ridmap", "tmpcopyup"})
+UNSUPPORTED = frozenset({"idmap", "ridmap"})
 
-SUPPORTED: tuple[str, ...] = tuple(sorted({*_FLAGS, *_PROPAGATION, *_RECURSIVE}))
+# Options that runtimes act on themselves.
+TMPCOPYUP = "tmpcopyup"
+
+SUPPORTED: tuple[str, ...] = tuple(sorted({*_FLAGS, *_PROPAGATION, *_RECURSIVE, TMPCOPYUP}))
 
 # Flag of mount(2) -> attribute of mount_setattr(2), for the flags that belong to a mount and not
 # to a filesystem.
@@ -109,7 +112,8 @@ class MountOptions:
     """A mount's options, parsed.
 
     flags and cleared are MS_ flags; propagation holds the MS_ values in the order given;
-    recursive_set and recursive_clear are MOUNT_ATTR_ bits; data is what the filesystem gets.
+    recursive_set and recursive_clear are MOUNT_ATTR_ bits; data is what the filesystem gets;
+    copy_up says that a tmpfs begins with what the directory below it holds.
     """
 
     flags: int = 0
@@ -118,6 +122,7 @@ class MountOptions:
     recursive_set: int = 0
     recursive_clear: int = 0
     data: tuple[str, ...] = ()
+    copy_up: bool = False
 
     @property
     def is_bind(self) -> bool:
@@ -157,8 +162,14 @@ def parse(options: Sequence[str]) -> MountOptions:
             on, off = _RECURSIVE[option]
             recursive_set = recursive_set & ~off | on
             recursive_clear = recursive_clear & ~on | off
-        elif option:
+        elif option and option != TMPCOPYUP:
             data.append(option)
     return MountOptions(
-        flags, cleared, tuple(propagation), recursive_set, recursive_clear, tuple(data)
+        flags,
+        cleared,
+        tuple(propagation),
+        recursive_set,
+        recursive_clear,
+        tuple(data),
+        TMPCOPYUP in options,
     )

@@ -28,6 +28,7 @@ from ocirt.kernel.mounts import (
     open_tree,
     set_propagation,
 )
+from ocirt.parts.copyup import copy_up
 from ocirt.parts.mount_options import UNSUPPORTED, MountOptions, parse
 from ocirt.parts.rootpath import Make
 from ocirt.parts.step import Action, Context, Side, Step
@@ -133,6 +134,8 @@ def _options(entry: Mount, pointer: str) -> MountOptions:
             raise OcirtError(f"{pointer}/options: {option!r} isn't supported yet; take it out")
     if entry.uid_mappings or entry.gid_mappings:
         raise OcirtError(f"{pointer}/uidMappings: id-mapped mounts aren't supported yet")
+    if options.copy_up and (entry.type != "tmpfs" or options.is_bind):
+        raise OcirtError(f"{pointer}/options: 'tmpcopyup' is for mounts of type tmpfs")
     if options.is_bind and options.data:
         raise OcirtError(
             f"{pointer}/options: bind mounts take no filesystem options, found"
@@ -217,6 +220,8 @@ class FilesystemMount:
         try:
             check_target(c, target, destination, in_proc_allowed=False)
             self._mount(target, fstype, flags, self._data(target))
+            if self.options.copy_up:
+                self._copy_up(c, target)
         finally:
             os.close(target)
         options = self.options
@@ -240,6 +245,15 @@ class FilesystemMount:
                 f"{destination}: {self.entry.type} must be mounted on an ordinary directory"
             )
         return target
+
+    def _copy_up(self, c: Context, below: int) -> None:
+        with _opened(c, self.entry.destination, os.O_RDONLY | os.O_DIRECTORY) as mounted:
+            # The descriptor of the target still means the directory below the new mount.
+            source = os.open(fd_path(below), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                copy_up(source, mounted)
+            finally:
+                os.close(source)
 
     def _data(self, target: int) -> list[str]:
         data = list(self.options.data)
@@ -273,8 +287,8 @@ class RemountReadOnly:
 
 
 @contextmanager
-def _opened(c: Context, path: str) -> Iterator[int]:
-    fd = c.root.open(path)
+def _opened(c: Context, path: str, flags: int = os.O_PATH) -> Iterator[int]:
+    fd = c.root.open(path, flags)
     try:
         yield fd
     finally:

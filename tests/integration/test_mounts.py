@@ -318,3 +318,37 @@ def test_a_device_that_is_something_else(container: Container) -> None:
     container.config["mounts"] = [m for m in container.config["mounts"] if m["type"] == "proc"]
     container.bundle.file("/dev/null", "a file")
     assert "/dev/null" in refused(container)
+
+
+@pytest.mark.peer_fails("runc", "can't copy a pipe")
+def test_a_tmpfs_that_begins_with_what_was_there(container: Container) -> None:
+    """tmpcopyup: contents, modes, owners, links; the image stays as it is."""
+    place = container.bundle.rootfs / "srv"
+    (place / "deep/er").mkdir(parents=True)
+    (place / "deep/er/file").write_text("text")
+    os.chown(place / "deep/er/file", 5, 6)
+    (place / "deep/er/file").chmod(0o4755)
+    (place / "link").symlink_to("/etc/passwd")
+    os.mkfifo(place / "pipe", 0o640)
+    place.chmod(0o751)
+    mount(container, destination="/srv", type="tmpfs", source="tmpfs", options=["tmpcopyup", "ro"])
+    shown = container.inside(
+        "cd /srv; stat -c '%n %a %u %g' . deep/er/file pipe; cat deep/er/file; readlink link;"
+        " test -p pipe && touch new 2>/dev/null || echo read-only"
+    )
+    assert shown.splitlines() == [
+        ". 751 0 0",
+        "deep/er/file 4755 5 6",
+        "pipe 640 0 0",
+        "text/etc/passwd",
+        "read-only",
+    ]
+    assert not (place / "new").exists()
+
+
+@pytest.mark.peer_fails("runc", "ignores it there")
+def test_tmpcopyup_is_for_a_tmpfs(container: Container) -> None:
+    mount(container, destination="/srv", type="mqueue", source="mqueue", options=["tmpcopyup"])
+    container.bundle.save()
+    words = container.refused("create", "--bundle", str(container.bundle.directory))
+    assert "/mounts/5/options" in words and "tmpcopyup" in words

@@ -245,7 +245,7 @@ def test_a_foreground_run_ends_with_the_runtime_after_the_user_is_set() -> None:
     assert not [s for s in plan().start if s.what == "end with the runtime"]
 
 
-@pytest.mark.parametrize("option", ["idmap", "ridmap", "tmpcopyup"])
+@pytest.mark.parametrize("option", ["idmap", "ridmap"])
 def test_options_that_wait_are_refused(option: str) -> None:
     document = copy.deepcopy(BASE)
     document["mounts"][1]["options"] = [option]
