@@ -19,9 +19,10 @@ from ocirt.kernel import constants as k
 from ocirt.kernel.files import read_at
 from ocirt.kernel.stublist import Flag
 from ocirt.parts.capabilities import CapabilitySets, DropBounding, SetCapabilities
+from ocirt.parts.scheduling import SetIOPriority, SetMemoryPolicy, SetScheduler
 from ocirt.parts.seccomp import LoadFilter
 from ocirt.parts.step import Action, Context, Side, Step
-from ocirt.spec.model import Config, IOPriority, Process, User
+from ocirt.spec.model import Config, Process, User
 
 # umask(2) when config.json says nothing: what runc and crun give, and what images expect.
 _DEFAULT_UMASK = 0o022
@@ -29,7 +30,6 @@ _DEFAULT_UMASK = 0o022
 # Bytes of /etc/passwd that are read: an image may make it endless.
 _LONGEST_PASSWD = 1 << 20
 
-_IOPRIO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 _PERSONALITIES = {"LINUX": k.PER_LINUX, "LINUX32": k.PER_LINUX32}
 
 
@@ -58,12 +58,18 @@ def steps(
         return Step(Side.STUB, what, pointer, action)
 
     yield stub("set the umask", "/process/user/umask", SetUmask(process.user.umask))
+    if process.scheduler is not None:
+        scheduler = SetScheduler(process.scheduler)
+        yield stub("set the scheduler", "/process/scheduler", scheduler)
     if process.io_priority is not None:
         priority = SetIOPriority(process.io_priority)
         yield stub("set the I/O priority", "/process/ioPriority", priority)
     if config.linux.personality is not None:
         domain = config.linux.personality.domain or "LINUX"
         yield stub("set the personality", "/linux/personality", SetPersonality(domain))
+    if config.linux.memory_policy is not None:
+        policy = SetMemoryPolicy(config.linux.memory_policy)
+        yield stub("set the memory policy", "/linux/memoryPolicy", policy)
     if process.no_new_privileges:
         yield stub("set no_new_privs", "/process/noNewPrivileges", SetNoNewPrivileges())
     elif load:
@@ -97,20 +103,6 @@ class SetUmask:
 
     def run(self, c: Context) -> None:
         c.stub.syscall(_linux.SYS_umask, _DEFAULT_UMASK if self.umask is None else self.umask)
-
-
-@dataclass(frozen=True, slots=True)
-class SetIOPriority:
-    """ioprio_set(2) of this process."""
-
-    priority: IOPriority
-
-    def run(self, c: Context) -> None:
-        kind = _IOPRIO_CLASSES[self.priority.class_]
-        value = kind << k.IOPRIO_CLASS_SHIFT | (self.priority.priority or 0)
-        c.stub.syscall(
-            _linux.SYS_ioprio_set, k.IOPRIO_WHO_PROCESS, 0, value, text="set the I/O priority"
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from ocirt.cgroups import manager
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
 from ocirt.kernel.stublist import Flag
+from ocirt.parts.scheduling import SetAffinity
 from ocirt.parts.stdio import may_change_owner
 from ocirt.parts.step import Action, Context, Side, Step
 from ocirt.spec.model import Process, Rlimit
@@ -45,7 +46,14 @@ def steps(process: Process, *, report: int, pid_to: int) -> Iterator[Step]:
 
     yield stub("join the container's namespaces", "/linux/namespaces", Enter(report))
     yield stub("fork into the pid namespace", "/linux/namespaces", Fork(pid_to))
+    affinity = process.exec_cpu_affinity
+    if affinity is not None and affinity.initial:
+        initial = SetAffinity(affinity.initial, "/process/execCPUAffinity/initial")
+        yield stub("run on CPUs before the cgroup", initial.pointer, initial)
     yield stub("join the container's cgroup", "/linux/cgroupsPath", JoinCgroup())
+    if affinity is not None and affinity.final:
+        final = SetAffinity(affinity.final, "/process/execCPUAffinity/final")
+        yield stub("run on CPUs in the cgroup", final.pointer, final)
     yield stub(f"go to {process.cwd}", "/process/cwd", GoTo(process.cwd))
     if process.terminal:
         yield stub("take the terminal", "/process/terminal", TakeTerminal())

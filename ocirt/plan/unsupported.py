@@ -13,7 +13,6 @@ def refuse_unsupported(config: Config) -> None:
     _refuse(
         ("/linux/intelRdt", linux.intel_rdt),
         ("/linux/netDevices", linux.net_devices),
-        ("/linux/memoryPolicy", linux.memory_policy),
         ("/linux/mountLabel", linux.mount_label),
         ("/linux/personality/flags", linux.personality and linux.personality.flags),
     )
@@ -26,7 +25,6 @@ def refuse_unsupported_process(process: Process) -> None:
     _refuse(
         ("/process/apparmorProfile", process.apparmor_profile),
         ("/process/selinuxLabel", process.selinux_label),
-        ("/process/scheduler", process.scheduler),
     )
 
 

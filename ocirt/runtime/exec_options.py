@@ -47,10 +47,10 @@ def process_of(config: Config, options: ExecOptions) -> Process:
 
     Raises OcirtError, with the findings for a file that isn't valid.
     """
+    own = config.process or Process(cwd="/")
     if options.process_file is not None:
-        process, _ = read_process(options.process_file)
+        process = _like(read_process(options.process_file)[0], own)
     else:
-        own = config.process or Process(cwd="/")
         process = replace(own, args=options.args, terminal=False, console_size=None)
     if not process.args:
         raise OcirtError("/args: is missing: which program?")
@@ -69,6 +69,19 @@ def process_of(config: Config, options: ExecOptions) -> Process:
         no_new_privileges=process.no_new_privileges or options.no_new_privileges,
         apparmor_profile=options.apparmor_profile or process.apparmor_profile,
         selinux_label=options.process_label or process.selinux_label,
+    )
+
+
+def _like(process: Process, own: Process) -> Process:
+    """Return a process with what its file leaves open as the container's own has it, as runc."""
+    return replace(
+        process,
+        oom_score_adj=own.oom_score_adj if process.oom_score_adj is None else process.oom_score_adj,
+        scheduler=process.scheduler or own.scheduler,
+        io_priority=process.io_priority or own.io_priority,
+        exec_cpu_affinity=process.exec_cpu_affinity or own.exec_cpu_affinity,
+        apparmor_profile=process.apparmor_profile or own.apparmor_profile,
+        selinux_label=process.selinux_label or own.selinux_label,
     )
 
 

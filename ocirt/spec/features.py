@@ -11,6 +11,8 @@ from ocirt.spec.model import NamespaceType
 from ocirt.spec.names import (
     CAPABILITIES,
     HOOKS,
+    MEMORY_POLICY_FLAGS,
+    MEMORY_POLICY_MODES,
     SECCOMP_ACTIONS,
     SECCOMP_ARCHS,
     SECCOMP_FLAGS,
@@ -63,6 +65,10 @@ def features(mount_options: Sequence[str], abilities: Abilities = Abilities()) -
             "apparmor": {"enabled": abilities.apparmor},
             "selinux": {"enabled": abilities.selinux},
             "intelRdt": {"enabled": abilities.intel_rdt},
+            "memoryPolicy": {
+                "modes": list(MEMORY_POLICY_MODES),
+                "flags": list(MEMORY_POLICY_FLAGS),
+            },
             "mountExtensions": {"idmap": {"enabled": abilities.idmapped_mounts}},
             "netDevices": {"enabled": abilities.net_devices},
         },

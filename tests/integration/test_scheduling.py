@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who runs when and where, as /proc has it: scheduler, execCPUAffinity, memoryPolicy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Container
+from tests.integration.test_exec import NOT_RUN, execute, started
+
+SINCE_12 = pytest.mark.peer_fails("runc", "has it since 1.2")
+
+
+@SINCE_12
+@pytest.mark.parametrize(
+    ("scheduler", "policy", "nice"),
+    [
+        ({"policy": "SCHED_BATCH", "nice": 5}, os.SCHED_BATCH, 5),
+        ({"policy": "SCHED_OTHER", "nice": 7}, os.SCHED_OTHER, 7),
+        ({"policy": "SCHED_IDLE"}, os.SCHED_IDLE, 0),
+    ],
+)
+def test_scheduler(
+    container: Container, tmp_path: Path, scheduler: dict[str, Any], policy: int, nice: int
+) -> None:
+    container.bundle.set("/process/scheduler", scheduler)
+    started(container)
+    file = tmp_path / "pid"
+    execute(container, "--detach", f"--pid-file={file}", "/bin/sleep", "1000").checked()
+    for pid in (container.pid, int(file.read_text())):
+        assert os.sched_getscheduler(pid) == policy
+        assert os.getpriority(os.PRIO_PROCESS, pid) == nice
+
+
+@SINCE_12
+def test_reset_on_fork(container: Container) -> None:
+    scheduler = {"policy": "SCHED_BATCH", "flags": ["SCHED_FLAG_RESET_ON_FORK"]}
+    container.bundle.set("/process/scheduler", scheduler)
+    started(container)
+    assert os.sched_getscheduler(container.pid) == os.SCHED_BATCH | os.SCHED_RESET_ON_FORK
+
+
+@SINCE_12
+def test_a_scheduler_that_cant_be_had(container: Container) -> None:
+    """No deadline can be kept that is longer than its period."""
+    values = {"runtime": 10**9, "deadline": 10**6, "period": 10**6}
+    container.bundle.set("/process/scheduler", {"policy": "SCHED_DEADLINE", **values})
+    result = container.run()
+    assert result.status == 1
+    assert "scheduler" in result.stderr and "SCHED_DEADLINE" in result.stderr
+
+
+@SINCE_12
+def test_memory_policy(container: Container) -> None:
+    policy = {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}
+    container.bundle.set("/linux/memoryPolicy", policy)
+    started(container)
+    maps = Path(f"/proc/{container.pid}/numa_maps").read_text().splitlines()
+    assert maps and all(line.split()[1] == "bind=static:0" for line in maps)
+
+
+@SINCE_12
+@pytest.mark.parametrize("nodes", ["0-", "1-0", "x", "99999"])
+def test_nodes_that_are_none(container: Container, nodes: str) -> None:
+    container.bundle.set("/linux/memoryPolicy", {"mode": "MPOL_BIND", "nodes": nodes})
+    container.bundle.save()
+    words = container.refused("create", "--bundle", str(container.bundle.directory))
+    assert "/linux/memoryPolicy/nodes" in words and nodes in words
+
+
+@SINCE_12
+def test_exec_affinity(container: Container, tmp_path: Path) -> None:
+    last = max(os.sched_getaffinity(0))
+    affinity = {"initial": "0", "final": str(last)}
+    container.bundle.set("/process/execCPUAffinity", affinity)
+    started(container)
+    assert os.sched_getaffinity(container.pid) == os.sched_getaffinity(0)
+    file = tmp_path / "pid"
+    execute(container, "--detach", f"--pid-file={file}", "/bin/sleep", "1000").checked()
+    assert os.sched_getaffinity(int(file.read_text())) == {last}
+
+
+@SINCE_12
+def test_an_affinity_to_no_cpu(container: Container) -> None:
+    container.bundle.set("/process/execCPUAffinity", {"final": "8000"})
+    started(container)
+    result = execute(container, "/bin/true")
+    assert result.status == NOT_RUN
+    assert "/process/execCPUAffinity/final" in result.stderr and "8000" in result.stderr
