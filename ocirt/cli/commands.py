@@ -15,7 +15,7 @@ from ocirt.cli.parse import Invocation, find_command
 from ocirt.cli.signals import signal_number
 from ocirt.cli.start import PLAIN_LAUNCHER
 from ocirt.cli.stdio import print_out
-from ocirt.errors import OcirtError, UsageError, describe
+from ocirt.errors import OcirtError, UsageError
 from ocirt.parts.mount_options import SUPPORTED
 from ocirt.runtime import plan, query
 from ocirt.runtime.activation import listen_fds
@@ -30,7 +30,7 @@ from ocirt.runtime.store import Store
 from ocirt.spec.defaults import default_config
 from ocirt.spec.features import VERSION_MAX, features
 from ocirt.spec.names import CAPABILITIES
-from ocirt.spec.validate import Kind, check_document
+from ocirt.spec.validate import Kind, check_document, read_document
 
 _LIST_COLUMNS = ("id", "pid", "status", "bundle", "created", "owner")
 # runc's table: columns of 12 at least, 3 blanks between them.
@@ -159,7 +159,8 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 def _spec(i: Invocation) -> int:
     path = os.path.join(i.options.text("bundle"), "config.json")
-    document = default_config(rootless=i.options.flag("rootless"))
+    rootless = i.options.flag("rootless")
+    document = default_config(rootless=rootless, uid=os.geteuid(), gid=os.getegid())
     try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(json.dumps(document, indent="\t") + "\n")
@@ -170,13 +171,8 @@ def _spec(i: Invocation) -> int:
 
 def _validate(i: Invocation) -> int:
     path = os.path.join(i.options.text("bundle"), i.options.text("config"))
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as e:
-        hint = "--bundle names the directory, `ocirt spec` writes a config.json"
-        raise OcirtError(f"{describe(e)}; {hint}") from None
-    report = check_document(data, path, Kind.CONFIG)
+    hint = "--bundle names the directory, `ocirt spec` writes a config.json"
+    report = check_document(read_document(path, hint), path, Kind.CONFIG)
     if i.options.text("format") == "json":
         _print_json(report.to_json())
     else:

@@ -10,12 +10,16 @@ from ocirt.errors import OcirtError, describe
 
 
 def open_missing() -> None:
-    """See that 0, 1 and 2 are open, so that no descriptor of ours becomes a container's stdio."""
+    """See that 0, 1 and 2 are open, so that no descriptor of ours becomes a container's stdio.
+
+    A container inherits what stands in for them.
+    """
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+            os.set_inheritable(fd, True)
 
 
 def print_out(text: str) -> None:

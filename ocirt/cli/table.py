@@ -74,7 +74,12 @@ GLOBALS: tuple[Option, ...] = (
         "where states are kept (default /run/ocirt, without root $XDG_RUNTIME_DIR/ocirt)",
         metavar="DIR",
     ),
-    Option("log", "append messages to this file; errors to stderr too", metavar="FILE"),
+    Option(
+        "log",
+        "append messages to this file (file:FILE), or send them to the machine's log"
+        " (journald:NAME, syslog:NAME); errors go to stderr too",
+        metavar="FILE",
+    ),
     _choice("log-format", "the form of that file", "FORMAT", ("text", "json"), "text"),
     _choice(
         "log-level",

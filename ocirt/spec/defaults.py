@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
@@ -13,12 +12,12 @@ def default_config(
     *,
     rootless: bool = False,
     terminal: bool = False,
-    uid: int | None = None,
-    gid: int | None = None,
+    uid: int = 0,
+    gid: int = 0,
 ) -> dict[str, object]:
     """Return a configuration to start from.
 
-    rootless maps uid and gid (None: the caller's own) to root in a new user namespace.
+    rootless maps the host's uid and gid to root in a new user namespace.
     """
     return {
         "ociVersion": "1.3.0",
@@ -79,9 +78,7 @@ def _rootful() -> dict[str, object]:
     return {**_linux(kinds), "resources": {"devices": [{"allow": False, "access": "rwm"}]}}
 
 
-def _rootless(uid: int | None, gid: int | None) -> dict[str, object]:
-    uid = os.geteuid() if uid is None else uid
-    gid = os.getegid() if gid is None else gid
+def _rootless(uid: int, gid: int) -> dict[str, object]:
     # The host's network namespace: a new one would have nothing but lo.
     return {
         **_linux(("pid", "ipc", "uts", "mount", "user", "cgroup")),

@@ -28,6 +28,7 @@ __all__ = [
     "check_document",
     "config_from_bytes",
     "read_config",
+    "read_document",
     "read_process",
     "read_resources",
 ]
@@ -76,7 +77,7 @@ def read_config(path: str) -> tuple[Config, bytes, tuple[Finding, ...]]:
 
     Raises ConfigError with every error, OcirtError when the file can't be read.
     """
-    data = _read(path, "`ocirt spec` makes one, -b names the bundle it is in")
+    data = read_document(path, "`ocirt spec` makes one, -b names the bundle it is in")
     document, warnings = _checked(data, path, Kind.CONFIG)
     return Config.from_json(document), data, warnings
 
@@ -97,7 +98,7 @@ def read_process(
     if isinstance(source, bytes):
         data = source
     else:
-        data, file = _read(source, "it describes the process to run"), source
+        data, file = read_document(source, "it describes the process to run"), source
     document, warnings = _checked(data, file, Kind.PROCESS)
     return Process.from_json(document), warnings
 
@@ -108,11 +109,15 @@ def read_resources(data: bytes, file: str) -> tuple[Resources, tuple[Finding, ..
     return Resources.from_json(document), warnings
 
 
-def _read(path: str, hint: str) -> bytes:
+def read_document(path: str, hint: str) -> bytes:
+    """Read a document, one byte more than load() takes at most: a file may be a device.
+
+    Raises OcirtError, which ends in the hint.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return read_all(fd, LARGEST + 1)  # load() refuses the one byte more
+            return read_all(fd, LARGEST + 1)
         finally:
             os.close(fd)
     except OSError as e:

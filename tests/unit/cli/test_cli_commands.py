@@ -176,8 +176,20 @@ class TestSpec:
         assert config.read_text() == "mine"
         assert f"{config} exists" in capfd.readouterr().err
 
+    def test_maps_who_runs_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 7)
+        monkeypatch.setattr(os, "getegid", lambda: 8)
+        assert main(["spec", "--rootless", "-b", str(tmp_path)]) == 0
+        linux = json.loads((tmp_path / "config.json").read_text())["linux"]
+        assert linux["uidMappings"] == [{"containerID": 0, "hostID": 7, "size": 1}]
+        assert linux["gidMappings"] == [{"containerID": 0, "hostID": 8, "size": 1}]
+
 
 class TestValidate:
+    def test_a_file_without_an_end_is_too_long(self, tmp_path: Path, capfd: Capture) -> None:
+        assert main(["validate", "-b", str(tmp_path), "-f", "/dev/zero"]) == 1
+        assert "is too long" in capfd.readouterr().out
+
     def test_lists_every_error(self, tmp_path: Path, capfd: Capture) -> None:
         (tmp_path / "config.json").write_text('{"ociVersion": 1, "hostname": 1}')
         assert main(["validate", "-b", str(tmp_path)]) == 1

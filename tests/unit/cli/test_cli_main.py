@@ -208,6 +208,21 @@ class TestLog:
         assert len(seen) == 1 and seen[0] >= 203
         assert not os.get_inheritable(seen[0])
 
+    @pytest.mark.parametrize("count", ["99999999", "999999999999999999"])
+    def test_is_not_to_blame_for_descriptors_that_cannot_be(
+        self, count: str, tmp_path: Path, capfd: Capture
+    ) -> None:
+        log = tmp_path / "log"
+        assert main(["--log", str(log), "create", "--preserve-fds", count, "c"]) == 1
+        assert "--preserve-fds" in capfd.readouterr().err
+        assert "--preserve-fds" in log.read_text()
+
+    def test_a_file_may_be_called_one(self, tmp_path: Path) -> None:
+        log = tmp_path / "a:b"
+        for destination in (str(log), f"file:{log}"):
+            assert main(["--root", str(tmp_path), "--log", destination, "state", "c"]) == 1
+        assert len(log.read_text().splitlines()) == 2
+
 
 class TestStdio:
     """In a process of its own: pytest has a hand on this one's descriptors."""
