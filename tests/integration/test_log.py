@@ -73,7 +73,7 @@ def argv(runtime: Runtime, destination: str, *words: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def elsewhere(runtime: Runtime, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime that knows files alone makes one with such a name where it is."""
     monkeypatch.chdir(directory)
 
