@@ -37,12 +37,16 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Positional:
-    """One argument without a dash; rest takes all that follow, options or not."""
+    """One argument without a dash; rest takes all that follow, options or not.
+
+    new says that the argument names what doesn't exist yet.
+    """
 
     name: str
     help: str
     required: bool = True
     rest: bool = False
+    new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,8 @@ GLOBALS: tuple[Option, ...] = (
     _flag("version", "show the version and exit", "v"),
 )
 
-_ID = Positional("ID", "the container's name: letters, digits and _ + - .")
+_ID = Positional("ID", "the container's name")
+_NEW_ID = Positional("ID", "a name for the container: letters, digits and _ + - .", new=True)
 
 _BUNDLE = Option(
     "bundle",
@@ -166,7 +171,7 @@ COMMANDS: tuple[Command, ...] = (
         "Make a container that waits for `ocirt start`",
         "Makes everything config.json asks for, up to the point where its program would run. If it"
         " fails, nothing is left behind.",
-        (_ID,),
+        (_NEW_ID,),
         _CREATE,
         (("ocirt create --bundle /srv/web web1", "make web1 from the bundle in /srv/web"),),
     ),
@@ -184,7 +189,7 @@ COMMANDS: tuple[Command, ...] = (
         "Create and start; wait for the end, and delete",
         "In the foreground, signals are passed on to the container, and the exit status is its"
         " program's, or 128 + n if signal n ended it.",
-        (_ID,),
+        (_NEW_ID,),
         (
             *_CREATE,
             _flag("detach", "return as soon as the program runs", "d"),
@@ -298,7 +303,7 @@ COMMANDS: tuple[Command, ...] = (
         "Print the steps that create and start would take; take none",
         "Each step has the process that takes it, its place in config.json in brackets, and how a"
         " failure later on takes it back. Options that only matter to what is made do nothing.",
-        (Positional("ID", "the name to plan for", required=False),),
+        (Positional("ID", "the name to plan for", required=False, new=True),),
         (*_CREATE, _FORMAT),
         (("ocirt plan -b /srv/web", "print how the bundle in /srv/web becomes a container"),),
     ),
