@@ -16,8 +16,10 @@ CC := gcc
 
 # python3-prctl and python3-seccomp: PyPI's python-prctl needs libcap's headers to build, and the
 # libseccomp binding is only released by distributions. The virtual environment sees both.
+# The last line is for the tests alone.
 DEBIAN := gcc binutils libc6-dev libcap-dev zlib1g-dev linux-libc-dev python3-dev python3-venv python3-prctl python3-seccomp \
-	busybox-static uidmap iproute2
+	busybox-static uidmap iproute2 \
+	groff-base man-db mandoc bash-completion zsh fish
 # What tests/engines runs with ocirt as its runtime; runc, the control, comes with containerd.
 ENGINES := podman conmon containerd containernetworking-plugins iptables
 NEEDED := 'jsonschema>=4.10' 'fastjsonschema>=2.16'
@@ -38,7 +40,7 @@ STUB_FLAGS := -Os -static -nostdlib -nostartfiles -ffreestanding -fno-builtin \
 
 PACKAGE = $(shell find ocirt -name '*.py' -o -name '*.c' -o -name 'sources.txt')
 
-.PHONY: help setup build compiled demo lint test unit integration engines bench install clean
+.PHONY: help setup build compiled demo lint test unit integration engines bench install install-docs clean
 
 help:
 	@echo 'make setup        install what is needed from Debian and PyPI (as root)'
@@ -157,7 +159,7 @@ bench: build
 
 HOME_DIR = $(DESTDIR)$(PREFIX)/lib/ocirt
 
-install: compiled
+install: compiled install-docs
 	install -d $(HOME_DIR) $(DESTDIR)$(PREFIX)/bin
 	$(HOST_PYTHON) -m venv --system-site-packages $(HOME_DIR)/venv
 	$(HOME_DIR)/venv/bin/python -m pip install --quiet --disable-pip-version-check \
@@ -173,6 +175,11 @@ install: compiled
 		--work build/image-install $(DESTDIR)$(PREFIX)/bin/ocirt || status=$$?; \
 	if ((status == 3)); then cp $(HOME_DIR)/ocirt-plain $(DESTDIR)$(PREFIX)/bin/ocirt; \
 	elif ((status)); then exit $$status; fi
+
+# Manual pages and completion, from the table of options.
+install-docs:
+	$(PYTHON) -m ocirt.cli.man $(DESTDIR)$(PREFIX)/share/man/man1
+	$(PYTHON) -m ocirt.cli.completion $(DESTDIR)$(PREFIX)/share
 
 clean:
 	rm -rf build/ocirt build/ocirt-plain build/image* build/bundles build/*.stamp

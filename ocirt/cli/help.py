@@ -7,7 +7,7 @@ import itertools
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from ocirt.cli.table import COMMANDS, GLOBALS, Command, Kind, Option, Positional
+from ocirt.cli.table import ABOUT, COMMANDS, GLOBALS, Command, Kind, Option, Positional
 
 _WIDTH = 80
 # Where what something means begins: in lists of commands and arguments, and of options.
@@ -18,7 +18,7 @@ _OPTION_COLUMN = 31
 def overview() -> str:
     """Return what `ocirt --help` prints."""
     lines = [
-        "ocirt runs OCI containers: it makes one from a bundle, and takes it down again.",
+        *textwrap.wrap(ABOUT, _WIDTH),
         "",
         "Usage: ocirt [global options] COMMAND [options] [arguments]",
     ]
@@ -57,7 +57,7 @@ def _shape(positional: Positional) -> str:
 
 def _options(options: Iterable[Option]) -> Iterator[str]:
     shown = (option for option in options if not option.hidden)
-    return _pairs(((_names(o), _meaning(o)) for o in shown), _OPTION_COLUMN)
+    return _pairs(((_names(o), meaning(o)) for o in shown), _OPTION_COLUMN)
 
 
 def _names(option: Option) -> str:
@@ -65,15 +65,16 @@ def _names(option: Option) -> str:
     return f"{short}--{option.name} {option.metavar}".rstrip()
 
 
-def _meaning(option: Option) -> str:
-    meaning = option.help
+def meaning(option: Option) -> str:
+    """Return what an option does, with the values it takes and the default."""
+    text = option.help
     if option.choices:
-        meaning += f": {', '.join(option.choices)}"
+        text += f": {', '.join(option.choices)}"
     if option.repeatable:
-        meaning += " (can be repeated)"
+        text += " (can be repeated)"
     if option.kind is not Kind.FLAG and option.default is not None:
-        meaning += f" (default {option.default})"
-    return meaning
+        text += f" (default {option.default})"
+    return text
 
 
 def _pairs(pairs: Iterable[tuple[str, str]], column: int) -> Iterator[str]:

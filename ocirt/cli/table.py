@@ -72,6 +72,24 @@ def _choice(
     return Option(name, help_, Kind.CHOICE, short, metavar, default, choices)
 
 
+ABOUT = "ocirt runs OCI containers: it makes one from a bundle, and takes it down again."
+
+# For the manual page: names and what they mean.
+EXIT_STATUS: tuple[tuple[str, str], ...] = (
+    ("0", "success"),
+    ("1", "the command failed; one sentence on stderr says why"),
+    ("255", "`exec` couldn't run the program"),
+    ("others", "that of the program that `run` or `exec` waited for, 128 + n if signal n ended it"),
+)
+ENVIRONMENT: tuple[tuple[str, str], ...] = (
+    ("XDG_RUNTIME_DIR", "without root, and in a user namespace, states are kept in ocirt below it"),
+    ("OCIRT_DELETE_CREATED", "set to 1, `delete` removes a container that waits for start"),
+)
+FILES: tuple[tuple[str, str], ...] = (
+    ("/run/ocirt", "a directory for each container: its state, as --root has it"),
+    ("config.json", "in the bundle: what the container is, as the OCI runtime specification says"),
+)
+
 GLOBALS: tuple[Option, ...] = (
     Option(
         "root",
