@@ -9,6 +9,7 @@ offered.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -212,10 +213,11 @@ def zsh() -> str:
 def _zsh_option(option: Option) -> Iterator[str]:
     proposal = of_option(option)
     names = _spelled(option)
+    metavar = option.metavar.replace(":", "\\:")
     before = "*" if option.repeatable else f"({' '.join(names)})"
     for name in names:
         sign = "" if proposal is None else "=" if name.startswith("--") else "+"
-        value = "" if proposal is None else f":{option.metavar}:{_zsh_action(proposal)}"
+        value = "" if proposal is None else f":{metavar}:{_zsh_action(proposal)}"
         yield shlex.quote(f"{before}{name}{sign}[{_zsh_text(option.help)}]{value}")
 
 
@@ -240,7 +242,7 @@ def _zsh_action(proposal: Proposal) -> str:
 
 
 def _zsh_text(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
+    return re.sub(r"([\\\[\]:])", r"\\\1", text)
 
 
 # fish

@@ -81,7 +81,11 @@ def _pairs(pairs: Iterable[tuple[str, str]], column: int) -> Iterator[str]:
     """Yield lines with a name on the left and its meaning, wrapped, from a column on."""
     for name, meaning in pairs:
         first, *more = textwrap.wrap(meaning, _WIDTH - column)
-        yield f"  {name}".ljust(column) + first
+        if len(name) + 4 > column:
+            yield f"  {name}"
+            yield " " * column + first
+        else:
+            yield f"  {name}".ljust(column) + first
         yield from (" " * column + line for line in more)
 
 

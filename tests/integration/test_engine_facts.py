@@ -411,9 +411,13 @@ def test_the_parent_death_signal_ends_with_the_runtime(
         assert (container.bundle.rootfs / name).read_text() == "0\n", name
 
 
-def test_init_itself_has_no_parent_death_signal(container: Container, pdeathsig: str) -> None:
-    container.command(pdeathsig)
-    assert container.run().checked().stdout == "0\n"
+def test_a_detached_containers_program_has_no_parent_death_signal(
+    container: Container, pdeathsig: str
+) -> None:
+    container.shell(f"exec {pdeathsig} >/own")
+    container.run("--detach").checked()
+    container.wait_for("stopped")
+    assert (container.bundle.rootfs / "own").read_text() == "0\n"
 
 
 def signals(pid: int | str, name: str) -> set[int]:

@@ -41,6 +41,7 @@ LINES = [
     ("ocirt kill --root /r --all o", ["other1"]),
     ("ocirt delete --force d", ["db"]),
     ("ocirt exec -e A=b -d w", ["web1", "web2"]),
+    ("ocirt exec --user 1 d", ["db"]),
     ("ocirt exec web1 w", []),
     ("ocirt exec web1 ls --no", []),
     ("ocirt create w", []),
