@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -177,6 +177,14 @@ _CREATE = (
     Option("trace", "write the steps' times here (Chrome trace format)", metavar="FILE"),
 )
 
+# They change the plan; create's others are accepted, so that its command line can be tried.
+_PLANNED = ("bundle", "config", "preserve-fds", "no-pivot", "no-new-keyring")
+
+
+def _unless_it_plans(option: Option) -> Option:
+    return option if option.name in _PLANNED else replace(option, hidden=True)
+
+
 _LIFE = "A container's life"
 _LOOK = "What there is"
 _BEFORE = "Before there is a container"
@@ -320,9 +328,10 @@ COMMANDS: tuple[Command, ...] = (
         _BEFORE,
         "Print the steps that create and start would take; take none",
         "Each step has the process that takes it, its place in config.json in brackets, and how a"
-        " failure later on takes it back. Options that only matter to what is made do nothing.",
+        " failure later on takes it back. All of create's options are taken: those that aren't"
+        " listed here change nothing in the plan.",
         (Positional("ID", "the name to plan for", required=False, new=True),),
-        (*_CREATE, _FORMAT),
+        (*(_unless_it_plans(option) for option in _CREATE), _FORMAT),
         (("ocirt plan -b /srv/web", "print how the bundle in /srv/web becomes a container"),),
     ),
     Command(

@@ -60,7 +60,7 @@ class TestHelp:
         out = capfd.readouterr().out
         assert f"Usage: ocirt {command.name}" in out
         for option in command.options:
-            assert f"--{option.name}" in out
+            assert (f"--{option.name} " in f"{out} ") is not option.hidden
         assert max(len(line) for line in out.splitlines()) <= 80
 
     def test_of_an_unknown_command(self, capfd: Capture) -> None:
