@@ -84,6 +84,11 @@ EXIT_STATUS: tuple[tuple[str, str], ...] = (
 ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("XDG_RUNTIME_DIR", "without root, and in a user namespace, states are kept in ocirt below it"),
     ("OCIRT_DELETE_CREATED", "set to 1, `delete` removes a container that waits for start"),
+    (
+        "NOTIFY_SOCKET",
+        "a service manager's (sd_notify): the container's program can say it is ready",
+    ),
+    ("LISTEN_FDS", "so many descriptors from 3 on go to the container's program (sd_listen_fds)"),
 )
 FILES: tuple[tuple[str, str], ...] = (
     ("/run/ocirt", "a directory for each container: its state, as --root has it"),
@@ -177,12 +182,12 @@ _CREATE = (
     Option("trace", "write the steps' times here (Chrome trace format)", metavar="FILE"),
 )
 
-# They change the plan; create's others are accepted, so that its command line can be tried.
-_PLANNED = ("bundle", "config", "preserve-fds", "no-pivot", "no-new-keyring")
+# They change nothing in the plan, which takes them so that create's command line can be tried.
+_NOT_PLANNED = ("pid-file", "trace")
 
 
-def _unless_it_plans(option: Option) -> Option:
-    return option if option.name in _PLANNED else replace(option, hidden=True)
+def _of_plan(option: Option) -> Option:
+    return replace(option, hidden=True) if option.name in _NOT_PLANNED else option
 
 
 _LIFE = "A container's life"
@@ -328,10 +333,9 @@ COMMANDS: tuple[Command, ...] = (
         _BEFORE,
         "Print the steps that create and start would take; take none",
         "Each step has the process that takes it, its place in config.json in brackets, and how a"
-        " failure later on takes it back. All of create's options are taken: those that aren't"
-        " listed here change nothing in the plan.",
+        " failure later on takes it back. create's other options are taken, too, and change nothing.",
         (Positional("ID", "the name to plan for", required=False, new=True),),
-        (*(_unless_it_plans(option) for option in _CREATE), _FORMAT),
+        (*(_of_plan(option) for option in _CREATE), _FORMAT),
         (("ocirt plan -b /srv/web", "print how the bundle in /srv/web becomes a container"),),
     ),
     Command(
