@@ -333,7 +333,7 @@ COMMANDS: tuple[Command, ...] = (
         _BEFORE,
         "Print the steps that create and start would take; take none",
         "Each step has the process that takes it, its place in config.json in brackets, and how a"
-        " failure later on takes it back. create's other options are taken, too, and change nothing.",
+        " failure later on takes it back. create's other options are taken and change nothing.",
         (Positional("ID", "the name to plan for", required=False, new=True),),
         (*(_of_plan(option) for option in _CREATE), _FORMAT),
         (("ocirt plan -b /srv/web", "print how the bundle in /srv/web becomes a container"),),
