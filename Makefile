@@ -16,10 +16,10 @@ CC := gcc
 
 # python3-prctl and python3-seccomp: PyPI's python-prctl needs libcap's headers to build, and the
 # libseccomp binding is only released by distributions. The virtual environment sees both.
-# The last line is for the tests alone.
 DEBIAN := gcc binutils libc6-dev libcap-dev zlib1g-dev linux-libc-dev python3-dev python3-venv python3-prctl python3-seccomp \
-	busybox-static uidmap iproute2 \
-	groff-base man-db mandoc bash-completion zsh fish
+	busybox-static uidmap iproute2
+# What the tests of manual pages and completion ask.
+SHELLS := groff-base man-db mandoc bash-completion zsh fish
 # What tests/engines runs with ocirt as its runtime; runc, the control, comes with containerd.
 ENGINES := podman conmon containerd containernetworking-plugins iptables
 NEEDED := 'jsonschema>=4.10' 'fastjsonschema>=2.16'
@@ -58,7 +58,7 @@ setup:
 		echo 'Install what these are called here, then run make build: $(DEBIAN)' >&2; \
 		exit 1; \
 	fi
-	@missing=(); for package in $(DEBIAN) $(ENGINES); do \
+	@missing=(); for package in $(DEBIAN) $(SHELLS) $(ENGINES); do \
 		[[ "$$(dpkg-query -W -f '$${Status}' $$package 2>/dev/null)" == *' installed' ]] \
 			|| missing+=($$package); \
 	done; \
