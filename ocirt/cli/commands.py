@@ -17,6 +17,7 @@ from ocirt.cli.start import PLAIN_LAUNCHER
 from ocirt.cli.stdio import print_out
 from ocirt.errors import OcirtError, UsageError
 from ocirt.parts.mount_options import SUPPORTED
+from ocirt.plan.abilities import abilities
 from ocirt.runtime import plan, query
 from ocirt.runtime.activation import listen_fds
 from ocirt.runtime.create import CreateOptions, create
@@ -204,7 +205,7 @@ def _plan(i: Invocation) -> int:
 
 
 def _features(i: Invocation) -> int:
-    _print_json(features(SUPPORTED))
+    _print_json(features(SUPPORTED, abilities()))
     return 0
 
 

@@ -22,16 +22,24 @@ from ocirt.spec.names import (
 VERSION_MIN = "1.0.0"
 VERSION_MAX = "1.3.0"
 
+# Annotations of config.json that change what ocirt does: whoever takes annotations from images must
+# know those that could do harm (features.md). A name that ends in a dot stands for all it begins.
+UNSAFE_ANNOTATIONS: tuple[str, ...] = ()
+SAFE_ANNOTATIONS: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What isn't in every build; a part that learns one of them sets it here, with its code."""
+    """What isn't in every build (ocirt.plan.abilities finds it out)."""
 
     systemd_cgroups: bool = False
     seccomp_notify: bool = False
     apparmor: bool = False
     selinux: bool = False
     intel_rdt: bool = False
+    intel_rdt_schemata: bool = False
+    intel_rdt_monitoring: bool = False
+    memory_policy: bool = False
     idmapped_mounts: bool = False
     net_devices: bool = False
 
@@ -64,15 +72,19 @@ def features(mount_options: Sequence[str], abilities: Abilities = Abilities()) -
             },
             "apparmor": {"enabled": abilities.apparmor},
             "selinux": {"enabled": abilities.selinux},
-            "intelRdt": {"enabled": abilities.intel_rdt},
+            "intelRdt": {
+                "enabled": abilities.intel_rdt,
+                "schemata": abilities.intel_rdt_schemata,
+                "monitoring": abilities.intel_rdt_monitoring,
+            },
             "memoryPolicy": {
-                "modes": list(MEMORY_POLICY_MODES),
-                "flags": list(MEMORY_POLICY_FLAGS),
+                "modes": list(MEMORY_POLICY_MODES) if abilities.memory_policy else [],
+                "flags": list(MEMORY_POLICY_FLAGS) if abilities.memory_policy else [],
             },
             "mountExtensions": {"idmap": {"enabled": abilities.idmapped_mounts}},
             "netDevices": {"enabled": abilities.net_devices},
         },
         "annotations": {"io.ocirt.version": __version__},
         # No annotation changes what ocirt does.
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": list(UNSAFE_ANNOTATIONS),
     }

@@ -220,6 +220,8 @@ def enums(value: Any) -> Iterator[set[str]]:
         names.SECCOMP_ACTIONS,
         names.SECCOMP_OPERATORS,
         names.SECCOMP_FLAGS,
+        names.MEMORY_POLICY_MODES,
+        names.MEMORY_POLICY_FLAGS,
         list(NamespaceType),
     ],
 )
