@@ -3,7 +3,8 @@
 
 An entry is named after the hash of what the filter was made from: the profile, the architecture,
 the actions that the kernel knows. It is believed only if it belongs to us, nobody else could have
-written it, its checksum is right, and the libseccomp that compiled it is still the installed one.
+written it, its checksum is right and made for this name, and the libseccomp that compiled it is
+still the installed one.
 A cache that can't be read or written is no error; then the filter is compiled each time.
 """
 
@@ -23,7 +24,7 @@ from ocirt.kernel.files import read_at
 from ocirt.spec.model import Seccomp
 
 # Part of the key: a new one makes older entries strangers, which are pruned in time.
-_FORMAT = b"ocirt filter 1"
+_FORMAT = b"ocirt filter 2"
 # A filter has at most 4096 instructions of 8 bytes (BPF_MAXINSNS).
 _LARGEST = 1 << 16
 _DIGEST_SIZE = 32
@@ -44,7 +45,7 @@ class Cache:
             with suppress(OSError, ValueError):
                 fd = _open_ours(directory)
                 try:
-                    return _trusted(_read(fd, name))
+                    return _trusted(name, _read(fd, name))
                 finally:
                     os.close(fd)
         return None
@@ -61,7 +62,7 @@ class Cache:
                 os.makedirs(directory, mode=0o700, exist_ok=True)
                 fd = _open_ours(directory)
                 try:
-                    _write(fd, name, _digest(body) + body)
+                    _write(fd, name, _digest(name, body) + body)
                     _prune(fd)
                 finally:
                     os.close(fd)
@@ -69,23 +70,38 @@ class Cache:
 
 
 def default_cache() -> Cache:
-    """Return root's cache, or that of the user who runs a rootless container."""
-    runtime_dir = os.environ.get("XDG_RUNTIME_DIR")
+    """Return the cache of whoever runs this.
+
+    Root may be that of a user namespace (rootless podman), where /var and /run are somebody
+    else's: then the user's own places are what can be written, as for any other user.
+    """
+    environment = os.environ
+    home = environment.get("HOME")
+    own = (
+        environment.get("XDG_RUNTIME_DIR"),
+        environment.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else None),
+    )
+    # A relative one has to be ignored (XDG Base Directory Specification).
+    places = tuple(f"{place}/ocirt-seccomp" for place in own if place and place.startswith("/"))
     if os.geteuid() == 0:
         # The second where /var is read-only.
-        return Cache(("/var/cache/ocirt/seccomp", "/run/ocirt-seccomp"))
-    return Cache((f"{runtime_dir}/ocirt-seccomp",) if runtime_dir else ())
+        return Cache(("/var/cache/ocirt/seccomp", "/run/ocirt-seccomp", *places))
+    return Cache(places)
 
 
 def key(profile: Seccomp) -> str:
     """Return the name of a profile's entry on this machine and kernel."""
-    actions = read_at(AT_FDCWD, "/proc/sys/kernel/seccomp/actions_avail")
+    try:
+        actions = read_at(AT_FDCWD, "/proc/sys/kernel/seccomp/actions_avail")
+    except OSError:
+        actions = ""  # no sysctl, or a masked one: filters of such kernels share their entries
     parts = (_FORMAT.decode(), os.uname().machine, actions, repr(profile))
     return blake2b("\0".join(parts).encode(), digest_size=_DIGEST_SIZE).hexdigest()
 
 
-def _digest(body: bytes) -> bytes:
-    return blake2b(body, digest_size=_DIGEST_SIZE).digest()
+def _digest(name: str, body: bytes) -> bytes:
+    """Return the checksum of an entry: under another name it would be another one."""
+    return blake2b(body, key=bytes.fromhex(name), digest_size=_DIGEST_SIZE).digest()
 
 
 def _open_ours(directory: str) -> int:
@@ -114,10 +130,10 @@ def _read(directory: int, name: str) -> bytes:
         os.close(fd)
 
 
-def _trusted(content: bytes) -> bytes:
+def _trusted(name: str, content: bytes) -> bytes:
     """Return the program in an entry. Raises ValueError if anything about it is wrong."""
     body = content[_DIGEST_SIZE:]
-    if content[:_DIGEST_SIZE] != _digest(body):
+    if content[:_DIGEST_SIZE] != _digest(name, body):
         raise ValueError("the checksum is wrong")
     libraries, identity, program = body.split(b"\n", 2)
     if _identity(os.fsdecode(libraries)) != identity.decode():

@@ -73,6 +73,14 @@ def test_a_damaged_entry_is_not_believed(cache: Cache) -> None:
     assert cache.load(profile()) == PROGRAM
 
 
+def test_the_entry_of_another_profile(cache: Cache) -> None:
+    """Whole and ours, but under a name that isn't its own."""
+    cache.store(profile(), PROGRAM)
+    other = profile("SCMP_ACT_KILL")
+    entry(cache).rename(entry(cache).with_name(key(other)))
+    assert cache.load(other) is None
+
+
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_an_entry_that_others_could_write(cache: Cache, mode: int) -> None:
     cache.store(profile(), PROGRAM)
@@ -119,6 +127,50 @@ def test_other_kernel_actions(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> 
     cache.store(profile(), PROGRAM)
     monkeypatch.setattr(seccomp_cache, "read_at", lambda *_: "kill_process allow")
     assert cache.load(profile()) is None
+
+
+def test_a_kernel_that_doesnt_tell_its_actions(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> str:
+        raise FileNotFoundError("actions_avail")
+
+    cache.store(profile(), PROGRAM)
+    monkeypatch.setattr(seccomp_cache, "read_at", missing)
+    assert cache.load(profile()) is None
+    cache.store(profile(), PROGRAM)
+    assert cache.load(profile()) == PROGRAM
+
+
+@pytest.mark.parametrize(
+    ("uid", "environment", "places"),
+    [
+        (0, {}, ("/var/cache/ocirt/seccomp", "/run/ocirt-seccomp")),
+        # Root of a user namespace, or a root without a /var and /run to write to.
+        (
+            0,
+            {"XDG_RUNTIME_DIR": "/run/user/5", "HOME": "/h"},
+            (
+                "/var/cache/ocirt/seccomp",
+                "/run/ocirt-seccomp",
+                "/run/user/5/ocirt-seccomp",
+                "/h/.cache/ocirt-seccomp",
+            ),
+        ),
+        (5, {"HOME": "/h", "XDG_CACHE_HOME": "/c"}, ("/c/ocirt-seccomp",)),
+        (5, {"XDG_RUNTIME_DIR": "somewhere"}, ()),
+        (5, {}, ()),
+    ],
+)
+def test_where_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+    uid: int,
+    environment: dict[str, str],
+    places: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(seccomp_cache.os, "environ", environment)
+    monkeypatch.setattr(seccomp_cache.os, "geteuid", lambda: uid)
+    assert seccomp_cache.default_cache().directories == places
 
 
 def test_the_second_directory_where_the_first_cant_be_made(cache: Cache, tmp_path: Path) -> None:
