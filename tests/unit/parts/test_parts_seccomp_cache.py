@@ -168,8 +168,8 @@ def test_where_it_is(
     environment: dict[str, str],
     places: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(seccomp_cache.os, "environ", environment)
-    monkeypatch.setattr(seccomp_cache.os, "geteuid", lambda: uid)
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
     assert seccomp_cache.default_cache().directories == places
 
 
