@@ -22,7 +22,7 @@ static const struct {
 #define NR(x) { "SYS_" #x, SYS_##x }
     NR(accept4), NR(capset), NR(chdir), NR(chroot), NR(clone3), NR(close), NR(close_range),
     NR(dup3), NR(execve), NR(execveat), NR(fchdir), NR(fchmodat), NR(fchownat), NR(fsconfig),
-    NR(fcntl), NR(fsmount),
+    NR(fcntl), NR(fsmount), NR(read), NR(sendmsg),
     NR(fsopen), NR(getpid), NR(ioprio_set), NR(keyctl), NR(memfd_create), NR(mkdirat), NR(mknodat),
     NR(mount), NR(mount_setattr), NR(move_mount), NR(open_tree), NR(openat2), NR(personality),
     NR(pidfd_open), NR(pivot_root), NR(prctl), NR(prlimit64), NR(renameat2), NR(rt_sigaction),

@@ -23,7 +23,12 @@
 #define LIST_MAGIC 0x31424f54534943UL
 
 enum kind { SYSCALL, WAIT, HOOK, REPORT_TO, FORK };
-enum flag { MAY_FAIL = 1, LAST = 2 };
+/*
+ * SILENT says beforehand that silence will mean success: the execve closes the connection, and a
+ * filter may forbid to send. KEEP writes the result, an int, where arg[5] points. PEER puts the
+ * connection that said "go" in arg[0], and takes 0, its end, for an error.
+ */
+enum flag { MAY_FAIL = 1, SILENT = 2, KEEP = 4, PEER = 8 };
 enum failure { BY_ERRNO, BY_STATUS, BY_TIMEOUT }; /* what the number in a report means */
 
 struct op {
@@ -173,9 +178,9 @@ __attribute__((used)) void stub_main(const long *stack)
     while (*digits >= '0' && *digits <= '9')
         fd = fd * 10 + (*digits++ - '0');
     size = (unsigned long)CALL(lseek, fd, 0, 2, 0);
-    if (call(__NR_mmap, (long)list, (long)size, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd,
-             0) != (long)list || size < sizeof *list || list->magic != LIST_MAGIC ||
-        list->size != size)
+    if (call(__NR_mmap, (long)list, (long)size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, 0) != (long)list ||
+        size < sizeof *list || list->magic != LIST_MAGIC || list->size != size)
         die();
     CALL(close, fd, 0, 0, 0);
 
@@ -191,10 +196,14 @@ __attribute__((used)) void stub_main(const long *stack)
         } else if (op->kind == HOOK) {
             error = run_hook(op, &failure);
         } else {
-            if (op->flags & LAST)
-                say(peer, "x", 1); /* from here silence means success */
-            error = call(op->number, op->arg[0], op->arg[1], op->arg[2], op->arg[3], op->arg[4],
-                         op->arg[5]);
+            if (op->flags & SILENT)
+                say(peer, "x", 1);
+            error = call(op->number, op->flags & PEER ? peer : op->arg[0], op->arg[1], op->arg[2],
+                         op->arg[3], op->arg[4], op->arg[5]);
+            if (op->flags & KEEP)
+                *(int *)op->arg[5] = (int)error;
+            if (op->flags & PEER && error == 0)
+                error = -EPIPE;
             error = error < 0 && error > -4096 ? -error : 0;
         }
         if (error && !(op->flags & MAY_FAIL))

@@ -13,11 +13,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
+from ocirt.kernel import _linux
+
+# What the stub says before it does what could make it mute, and with a descriptor.
+_SILENCE_IS_SUCCESS = b"x"
+
+#: The answer to a descriptor that was handed over.
+GO_ON = b"g"
+
 LIST_ADDRESS = 0x100000000
 PID_SIZE = 8
 _MAGIC = 0x31424F54534943
 _HEADER = struct.Struct("=QQQQ")
 _OP = struct.Struct("=IIq6qQq")
+
+# cmsg(3) with one descriptor, and struct msghdr (recvmsg(2)), both as on all 64-bit machines.
+_RIGHTS = struct.Struct("=QiiI4x")
+_RIGHTS_LENGTH = 20  # without the padding
+_MESSAGE = struct.Struct("=QI4xQQQQi4x")
+_SOL_SOCKET, _SCM_RIGHTS, _MSG_NOSIGNAL = 1, 1, 0x4000
 
 Argument = int | bytes
 
@@ -31,11 +45,17 @@ class _Kind(IntEnum):
 
 
 class Flag(IntFlag):
-    """How an operation's failure counts: MAY_FAIL goes on; LAST is the execve."""
+    """How an operation is done.
+
+    MAY_FAIL: go on after a failure. SILENT: if nothing more is heard, the program runs (the execve
+    closes the channel, and a filter may forbid to send). KEEP and PEER: see hand_over().
+    """
 
     NONE = 0
     MAY_FAIL = 1
-    LAST = 2
+    SILENT = 2
+    KEEP = 4
+    PEER = 8
 
 
 class Failure(IntEnum):
@@ -85,6 +105,24 @@ class StubList:
         """Add a system call; bytes are placed and passed by address; text precedes its error."""
         values = [self.place(a) if isinstance(a, bytes) else _signed(a) for a in args]
         self._add(_Kind.SYSCALL, flags, number, values, text)
+
+    def hand_over(
+        self, number: int, *args: Argument, text: str = "", flags: Flag = Flag.NONE
+    ) -> None:
+        """Add a system call whose result, a descriptor, goes to `start`, and wait for its answer.
+
+        Any byte is an answer. The call may have 5 arguments.
+        """
+        rights = self.place(_RIGHTS.pack(_RIGHTS_LENGTH, _SOL_SOCKET, _SCM_RIGHTS, 0))
+        descriptor = rights + _RIGHTS.size - 8
+        padding = [0] * (5 - len(args))
+        self.syscall(number, *args, *padding, descriptor, text=text, flags=flags | Flag.KEEP)
+        byte = self.place(_SILENCE_IS_SUCCESS)
+        vector = self.place(struct.pack("=QQ", byte, 1))
+        message = _MESSAGE.pack(0, 0, vector, 1, rights, _RIGHTS.size, 0)
+        text = f"{text}: hand its descriptor over"
+        self.syscall(_linux.SYS_sendmsg, 0, message, _MSG_NOSIGNAL, text=text, flags=Flag.PEER)
+        self.syscall(_linux.SYS_read, 0, byte, 1, text=text, flags=Flag.PEER)
 
     def wait(self, socket: int) -> None:
         """Add the wait for `start` on a listening socket."""
@@ -143,9 +181,8 @@ def _signed(value: int) -> int:
 
 def decode_report(answer: bytes) -> Report:
     """Read all that the stub said from "go" until it closed the channel."""
-    executing = answer.startswith(b"x")
-    if executing:
-        answer = answer[1:]
+    executing = answer.startswith(_SILENCE_IS_SUCCESS)
+    answer = answer.lstrip(_SILENCE_IS_SUCCESS)
     if answer.startswith(b"e") and len(answer) >= 9:
         failure, number = struct.unpack_from("=ii", answer, 1)
         return Report(False, answer[9:].decode(errors="replace"), Failure(failure), number)

@@ -57,6 +57,8 @@ def steps(
     def stub(what: str, pointer: str, action: Action) -> Step:
         return Step(Side.STUB, what, pointer, action)
 
+    # First, as a filter needn't allow it.
+    yield stub("leave no descriptors but the program's", "", CloseOthers(first_free_fd))
     yield stub("set the umask", "/process/user/umask", SetUmask(process.user.umask))
     if process.scheduler is not None:
         scheduler = SetScheduler(process.scheduler)
@@ -92,7 +94,23 @@ def steps(
         yield stub("end with the runtime", "", DieWithParent())
     if process.no_new_privileges and load:
         yield load
-    yield stub(f"execute {process.args[0]}", "/process/args", Execute(process, first_free_fd))
+    yield stub(f"execute {process.args[0]}", "/process/args", Execute(process))
+
+
+@dataclass(frozen=True, slots=True)
+class CloseOthers:
+    """close_range(2) at the execve: nothing of ours is open then, but what an engine leaked is."""
+
+    first: int
+
+    def run(self, c: Context) -> None:
+        c.stub.syscall(
+            _linux.SYS_close_range,
+            self.first,
+            k.FD_MAX,
+            k.CLOSE_RANGE_CLOEXEC,
+            flags=Flag.MAY_FAIL,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,24 +187,15 @@ class Execute:
     """execve(2) of the program that FindExecutable found."""
 
     process: Process
-    first_free_fd: int
 
     def run(self, c: Context) -> None:
-        # Nothing of ours is open by now; this is for what an engine leaked.
-        c.stub.syscall(
-            _linux.SYS_close_range,
-            self.first_free_fd,
-            k.FD_MAX,
-            k.CLOSE_RANGE_CLOEXEC,
-            flags=Flag.MAY_FAIL,
-        )
         c.stub.syscall(
             _linux.SYS_execve,
             os.fsencode(c.executable) + b"\0",
             c.stub.place_strings([os.fsencode(a) for a in self.process.args]),
             c.stub.place_strings(environment(c, self.process)),
             text=f'exec: "{c.executable}"',
-            flags=Flag.LAST,
+            flags=Flag.SILENT,
         )
 
 

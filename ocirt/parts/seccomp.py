@@ -1,52 +1,60 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""seccomp (config-linux.md, "Seccomp"): libseccomp compiles the profile, the stub loads it.
+"""seccomp (config-linux.md, "Seccomp"): the steps. docs/seccomp.md has what users need to know.
 
-System call names that libseccomp doesn't know are left out of the filter, as runc and crun do: a
-name newer than the library stays under defaultAction.
+libseccomp compiles the profile (seccomp_compile), if that wasn't done before (seccomp_cache), and
+the stub loads it. A listener (SCMP_ACT_NOTIFY) goes from the stub to `start`, which passes it on to
+the agent.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
-from ocirt.errors import NeedsPlainPythonError, OcirtError
+from ocirt.errors import OcirtError
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
+from ocirt.kernel.seccomp import supports_flags
+from ocirt.kernel.stublist import Flag
 from ocirt.parts.seccomp_cache import default_cache
+from ocirt.parts.seccomp_compile import compile_profile
+from ocirt.parts.seccomp_enosys import PERMISSIVE
 from ocirt.parts.step import Context
-from ocirt.spec.model import Seccomp, SeccompSyscall
+from ocirt.spec.model import Seccomp
+from ocirt.spec.names import SECCOMP_FLAGS
 
-_FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": k.SECCOMP_FILTER_FLAG_TSYNC,
-    "SECCOMP_FILTER_FLAG_LOG": k.SECCOMP_FILTER_FLAG_LOG,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": k.SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": k.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
-}
-
-# Action -> its name in the binding.
-_ACTIONS = {
-    "SCMP_ACT_KILL": "KILL",
-    "SCMP_ACT_KILL_THREAD": "KILL",
-    "SCMP_ACT_KILL_PROCESS": "KILL_PROCESS",
-    "SCMP_ACT_TRAP": "TRAP",
-    "SCMP_ACT_ALLOW": "ALLOW",
-    "SCMP_ACT_LOG": "LOG",
-}
+# crun's: any value but "0" makes a name that libseccomp doesn't know an error.
+_FAIL_UNKNOWN = "run.oci.seccomp_fail_unknown_syscall"
 
 
 def filter_flags(profile: Seccomp) -> int:
-    """Return the SECCOMP_FILTER_FLAG_ bits of linux.seccomp.flags.
+    """Return the flags for seccomp(2), with SECCOMP_FILTER_FLAG_NEW_LISTENER where it notifies.
 
-    TSYNC means nothing for a process of one thread and is left out, as runc does.
+    TSYNC means nothing for a process of one thread and is left out, as runc does; the kernel
+    refuses WAIT_KILLABLE_RECV, which is about notifications, where there are none.
     """
-    flags = 0
-    for name in profile.flags:
-        flags |= _FLAGS[name]
-    return flags & ~k.SECCOMP_FILTER_FLAG_TSYNC
+    bits = 0
+    # runc's and crun's default, which the kernel's own (since 5.16) agrees with.
+    wanted = ("SECCOMP_FILTER_FLAG_SPEC_ALLOW",) if profile.flags is None else profile.flags
+    for name in wanted:
+        bits |= SECCOMP_FLAGS[name]
+    bits &= ~k.SECCOMP_FILTER_FLAG_TSYNC
+    if profile.notifies:
+        return bits | k.SECCOMP_FILTER_FLAG_NEW_LISTENER
+    return bits & ~k.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+
+
+def supported_flags() -> Sequence[str]:
+    """Return those of linux.seccomp.flags that this kernel supports."""
+    return [name for name in SECCOMP_FLAGS if _is_supported(name)]
+
+
+def _is_supported(flag: str) -> bool:
+    bits = SECCOMP_FLAGS[flag]
+    if bits == k.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV:
+        bits |= k.SECCOMP_FILTER_FLAG_NEW_LISTENER
+    return supports_flags(bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +64,27 @@ class CompileFilter:
     profile: Seccomp
 
     def run(self, c: Context) -> None:
-        refuse_notify(self.profile)
+        profile = self.profile
+        for index, name in enumerate(profile.flags or ()):
+            if not _is_supported(name):
+                raise OcirtError(f"/linux/seccomp/flags/{index}: this kernel doesn't know {name}")
         cache = default_cache()
-        found = cache.load(self.profile)
+        found = cache.load(profile)
         if found is None:
-            found = compile_profile(self.profile)
-            cache.store(self.profile, found)
-        c.filter = found
+            found = compile_profile(profile)
+            cache.store(profile, found)
+        if found.unknown:
+            _judge_unknown(c, profile, found.unknown)
+        c.filter = found.program
+
+
+def _judge_unknown(c: Context, profile: Seccomp, names: Sequence[str]) -> None:
+    """Refuse names that libseccomp doesn't know, or warn where a rule that forbids is lost."""
+    words = f"libseccomp doesn't know {', '.join(names)}"
+    if c.config.annotations.get(_FAIL_UNKNOWN, "0") != "0":
+        raise OcirtError(f"{words}, which the annotation {_FAIL_UNKNOWN} makes an error")
+    if profile.default_action in PERMISSIVE:
+        c.warn(f"/linux/seccomp/syscalls: {words}: {profile.default_action} applies")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,127 +96,12 @@ class LoadFilter:
     def run(self, c: Context) -> None:
         # struct sock_fprog: the number of instructions, padding, the address of the first.
         fprog = struct.pack("=HxxxxxxQ", len(c.filter) // 8, c.stub.place(c.filter))
-        c.stub.syscall(
+        add = c.stub.hand_over if self.profile.notifies else c.stub.syscall
+        add(
             _linux.SYS_seccomp,
             k.SECCOMP_SET_MODE_FILTER,
             filter_flags(self.profile),
             fprog,
             text="load the seccomp filter",
+            flags=Flag.SILENT,
         )
-
-
-def _binding() -> ModuleType:
-    """Import libseccomp's Python binding: the distribution's, or else pyseccomp."""
-    try:
-        import seccomp
-    except ImportError:
-        try:
-            import pyseccomp as seccomp
-        except ImportError:
-            raise NeedsPlainPythonError(
-                "/linux/seccomp: libseccomp's Python binding is missing; install python3-seccomp"
-            ) from None
-    module: ModuleType = seccomp
-    return module
-
-
-def compile_profile(profile: Seccomp) -> bytes:
-    """Compile linux.seccomp to the kernel's BPF program (seccomp(2)). Raises OcirtError."""
-    refuse_notify(profile)
-    lib = _binding()
-    default = _action(lib, profile.default_action, profile.default_errno_ret)
-    try:
-        filter_ = lib.SyscallFilter(default)
-    except (ValueError, RuntimeError) as e:
-        raise OcirtError(f"/linux/seccomp/defaultAction: {e}") from None
-    _architectures(lib, filter_, profile)
-    # Binary tree: the kernel then finds a call's rule in a few steps (libseccomp 2.5).
-    filter_.set_attr(lib.Attr.CTL_OPTIMIZE, 2)
-    # The stub sets no_new_privs itself, if it is wanted.
-    filter_.set_attr(lib.Attr.CTL_NNP, 0)
-    for index, call in enumerate(profile.syscalls):
-        _add(lib, filter_, profile, call, f"/linux/seccomp/syscalls/{index}")
-    return _export(filter_)
-
-
-def refuse_notify(profile: Seccomp) -> None:
-    """Raise OcirtError for a profile that wants an agent."""
-    if profile.listener_path or _uses_notify(profile):
-        raise OcirtError("/linux/seccomp: SCMP_ACT_NOTIFY isn't supported yet")
-
-
-def _uses_notify(profile: Seccomp) -> bool:
-    return "SCMP_ACT_NOTIFY" in {profile.default_action, *(c.action for c in profile.syscalls)}
-
-
-def _action(lib: ModuleType, name: str, errno_ret: int | None) -> int:
-    number = errno.EPERM if errno_ret is None else errno_ret
-    if name in _ACTIONS:
-        return int(getattr(lib, _ACTIONS[name]))
-    return int(lib.ERRNO(number) if name == "SCMP_ACT_ERRNO" else lib.TRACE(number))
-
-
-def _architectures(lib: ModuleType, filter_: object, profile: Seccomp) -> None:
-    native = lib.system_arch()
-    for index, name in enumerate(profile.architectures):
-        arch = getattr(lib.Arch, name.removeprefix("SCMP_ARCH_"), None)
-        if arch is None:
-            raise OcirtError(
-                f"/linux/seccomp/architectures/{index}: this libseccomp doesn't know {name}"
-            )
-        if arch == native:
-            continue
-        try:
-            filter_.add_arch(arch)  # type: ignore[attr-defined]
-        except (ValueError, RuntimeError, OSError):
-            # Named twice, or of another byte order than this machine's: nothing to filter.
-            continue
-
-
-def _add(
-    lib: ModuleType, filter_: object, profile: Seccomp, call: SeccompSyscall, pointer: str
-) -> None:
-    action = _action(lib, call.action, call.errno_ret)
-    if action == _action(lib, profile.default_action, profile.default_errno_ret):
-        return  # libseccomp refuses a rule that says what the default says
-    operators = {
-        "SCMP_CMP_NE": lib.NE,
-        "SCMP_CMP_LT": lib.LT,
-        "SCMP_CMP_LE": lib.LE,
-        "SCMP_CMP_EQ": lib.EQ,
-        "SCMP_CMP_GE": lib.GE,
-        "SCMP_CMP_GT": lib.GT,
-        "SCMP_CMP_MASKED_EQ": lib.MASKED_EQ,
-    }
-    conditions = [
-        lib.Arg(a.index, operators[a.op], a.value, a.value_two or 0)
-        if a.op == "SCMP_CMP_MASKED_EQ"
-        else lib.Arg(a.index, operators[a.op], a.value)
-        for a in call.args
-    ]
-    # Two conditions on one argument can't be one rule in libseccomp: as runc, each is its own.
-    indexes = [a.index for a in call.args]
-    groups = [conditions] if len(set(indexes)) == len(indexes) else [[c] for c in conditions]
-    for name in call.names:
-        for group in groups:
-            try:
-                filter_.add_rule(action, name, *group)  # type: ignore[attr-defined]
-            except (ValueError, RuntimeError, OSError) as e:
-                if _is_unknown(lib, name):
-                    continue
-                raise OcirtError(f"{pointer} ({name}): libseccomp refuses the rule: {e}") from None
-
-
-def _is_unknown(lib: ModuleType, name: str) -> bool:
-    try:
-        return int(lib.resolve_syscall(lib.Arch(), name)) == -1
-    except (ValueError, RuntimeError, OSError):
-        return True
-
-
-def _export(filter_: object) -> bytes:
-    fd = os.memfd_create("ocirt-seccomp", os.MFD_CLOEXEC)
-    with os.fdopen(fd, "w+b") as file:
-        filter_.export_bpf(file)  # type: ignore[attr-defined]
-        file.seek(0)
-        return file.read()

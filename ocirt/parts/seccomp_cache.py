@@ -10,6 +10,7 @@ A cache that can't be read or written is no error; then the filter is compiled e
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 
@@ -32,13 +33,21 @@ KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Filter:
+    """A compiled profile: the kernel's BPF program, and the names that libseccomp didn't know."""
+
+    program: bytes
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Cache:
     """A cache in one of several directories: the first that is ours, or that can be made."""
 
     directories: tuple[str, ...]
     maps: str = "/proc/self/maps"  # where store() finds out which libseccomp was used
 
-    def load(self, profile: Seccomp) -> bytes | None:
+    def load(self, profile: Seccomp) -> Filter | None:
         """Return the filter of a profile, None if it isn't here or can't be trusted."""
         name = key(profile)
         for directory in self.directories:
@@ -50,13 +59,15 @@ class Cache:
                     os.close(fd)
         return None
 
-    def store(self, profile: Seccomp, program: bytes) -> None:
+    def store(self, profile: Seccomp, compiled: Filter) -> None:
         """Keep a filter that this process has just compiled. Never fails."""
         name = key(profile)
         libraries = _loaded_libraries(self.maps)
         if not libraries:
             return
-        body = b"\n".join((os.fsencode(libraries), _identity(libraries).encode(), program))
+        unknown = json.dumps(compiled.unknown)
+        head = (os.fsencode(libraries), _identity(libraries).encode(), unknown.encode())
+        body = b"\n".join((*head, compiled.program))
         for directory in self.directories:
             with suppress(OSError):
                 os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -130,17 +141,17 @@ def _read(directory: int, name: str) -> bytes:
         os.close(fd)
 
 
-def _trusted(name: str, content: bytes) -> bytes:
-    """Return the program in an entry. Raises ValueError if anything about it is wrong."""
+def _trusted(name: str, content: bytes) -> Filter:
+    """Return what is in an entry. Raises ValueError if anything about it is wrong."""
     body = content[_DIGEST_SIZE:]
     if content[:_DIGEST_SIZE] != _digest(name, body):
         raise ValueError("the checksum is wrong")
-    libraries, identity, program = body.split(b"\n", 2)
+    libraries, identity, unknown, program = body.split(b"\n", 3)
     if _identity(os.fsdecode(libraries)) != identity.decode():
         raise ValueError("another libseccomp made it")
     if not program or len(program) % 8:
         raise ValueError("it is no BPF program")
-    return program
+    return Filter(program, tuple(json.loads(unknown)))
 
 
 def _identity(libraries: str) -> str:

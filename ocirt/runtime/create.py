@@ -205,6 +205,7 @@ def _record(entry: Entry, config: Config, bundle: str) -> Record:
         shares_pids=not any(
             n.type is NamespaceType.PID and not n.path for n in config.linux.namespaces
         ),
+        agent=config.linux.seccomp is not None and config.linux.seccomp.notifies,
         annotations=config.annotations,
     )
 

@@ -18,10 +18,11 @@ from ocirt.errors import OcirtError, StateConflictError, describe
 from ocirt.kernel.files import open_procfs
 from ocirt.kernel.process import sealed_memfd
 from ocirt.kernel.signals import ALL
-from ocirt.kernel.stublist import PID_SIZE, Failure, Report, decode_report
+from ocirt.kernel.stublist import PID_SIZE, Failure, Report
 from ocirt.kernel.terminal import Size, set_size
 from ocirt.parts import credentials, enter
 from ocirt.parts.executable import FindExecutable
+from ocirt.parts.hooks import hook_state
 from ocirt.parts.idmap import user_outside
 from ocirt.parts.limits import oom_score_adj
 from ocirt.parts.process import send_pidfd, stub_file
@@ -31,6 +32,7 @@ from ocirt.parts.stdio import OwnStdio
 from ocirt.parts.step import Context
 from ocirt.parts.terminal import connect_console, open_pair, send_master
 from ocirt.plan.unsupported import refuse_unsupported_process
+from ocirt.runtime.agent import connected, hear
 from ocirt.runtime.create import check_console, check_preserved, write_pid_file
 from ocirt.runtime.exec_options import ExecOptions, below, process_of
 from ocirt.runtime.foreground import wait_for
@@ -143,12 +145,20 @@ def _enter(c: Context, config: Config, options: ExecOptions) -> tuple[int, int]:
         ),
     ):
         step.action.run(c)
-    with oom_score_adj(c.proc, process.oom_score_adj):
-        _spawn(c)
-    theirs.close()
-    os.close(pid_to)
-    pid = _pid(pid_from)
-    report = _report(ours)
+    state = hook_state(config, c.container_id, Status.RUNNING, c.init_pid, c.bundle)
+    with connected(config.linux.seccomp, state) as agent:
+        with oom_score_adj(c.proc, process.oom_score_adj):
+            _spawn(c)
+        theirs.close()
+        os.close(pid_to)
+        pid = _pid(pid_from)
+        try:
+            with ours:
+                report = hear(ours, agent, pid)
+        except OcirtError:
+            # Without its agent the stub ends.
+            os.waitpid(pid, 0)
+            raise
     if not report.executed:
         if pid:
             os.waitpid(pid, 0)
@@ -207,15 +217,6 @@ def _pid(pipe: int) -> int:
     data = os.read(pipe, PID_SIZE)
     os.close(pipe)
     return int(struct.unpack("=q", data)[0]) if len(data) == PID_SIZE else 0
-
-
-def _report(channel: socket.socket) -> Report:
-    """Read until the program runs, or the stub has said why not."""
-    answer = b""
-    with channel:
-        while chunk := channel.recv(4096):
-            answer += chunk
-    return decode_report(answer)
 
 
 def _explain(report: Report) -> str:

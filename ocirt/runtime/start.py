@@ -8,10 +8,11 @@ import os
 import socket
 
 from ocirt.errors import OcirtError, StateConflictError
-from ocirt.kernel.stublist import Failure, Report, decode_report
+from ocirt.kernel.stublist import Failure, Report
 from ocirt.kernel.unix import connect_in
-from ocirt.parts.hooks import describe_end
-from ocirt.runtime.hooks import run_poststart
+from ocirt.parts.hooks import describe_end, hook_state
+from ocirt.runtime.agent import Agent, connected, hear
+from ocirt.runtime.hooks import kept_config, run_poststart
 from ocirt.runtime.notify import Notify, listen
 from ocirt.runtime.pids import is_alive, open_process
 from ocirt.runtime.query import Status, status_of
@@ -56,7 +57,13 @@ def start_entry(entry: Entry) -> None:
     if channel is None:
         raise StateConflictError(_REFUSALS[Status.RUNNING])
     with channel:
-        _go(entry, record, channel)
+        if record.agent:
+            config = kept_config(entry)
+            state = hook_state(config, record.id, status, record.init_pid, record.bundle)
+            with connected(config.linux.seccomp, state) as agent:
+                _go(entry, record, channel, agent)
+        else:
+            _go(entry, record, channel, None)
     if record.poststart:
         try:
             run_poststart(entry, record)
@@ -74,21 +81,17 @@ _REFUSALS = {
 }
 
 
-def _go(entry: Entry, record: Record, channel: socket.socket) -> None:
+def _go(entry: Entry, record: Record, channel: socket.socket, agent: Agent | None) -> None:
     """Say "go", and wait until the program runs or the stub has said why not."""
     try:
         channel.sendall(b"g", socket.MSG_NOSIGNAL)
     except BrokenPipeError:
         raise OcirtError("the container's init died before it could be started") from None
-    answer = b""
     try:
-        while chunk := channel.recv(4096):
-            answer += chunk
-    except ConnectionResetError:
-        pass
-    # Whatever came of it, there is nobody left to say "go" to.
-    entry.unlink(SOCKET)
-    report = decode_report(answer)
+        report = hear(channel, agent, record.init_pid)
+    finally:
+        # Whatever came of it, there is nobody left to say "go" to.
+        entry.unlink(SOCKET)
     if not report.executed:
         message = _explain(report, record)
         if report.failure in (Failure.BY_STATUS, Failure.BY_TIMEOUT):

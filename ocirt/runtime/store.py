@@ -58,6 +58,7 @@ class Record:
     has_process: bool = True
     poststop: bool = False
     poststart: bool = False
+    agent: bool = False  # system calls are asked about (SCMP_ACT_NOTIFY)
     rootless: bool = False
     shares_pids: bool = False  # its pid namespace isn't its own
     annotations: dict[str, str] = field(default_factory=dict)

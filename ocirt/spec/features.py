@@ -24,7 +24,8 @@ VERSION_MAX = "1.3.0"
 
 # Annotations of config.json that change what ocirt does: whoever takes annotations from images must
 # know those that could do harm (features.md). A name that ends in a dot stands for all it begins.
-UNSAFE_ANNOTATIONS: tuple[str, ...] = ()
+UN  # It makes ocirt stricter.
+SAFE_ANNOTATIONS: tuple[str, ...] = ("run.oci.seccomp_fail_unknown_syscall",)
 SAFE_ANNOTATIONS: tuple[str, ...] = ()
 
 
@@ -33,7 +34,6 @@ class Abilities:
     """What isn't in every build (ocirt.plan.abilities finds it out)."""
 
     systemd_cgroups: bool = False
-    seccomp_notify: bool = False
     apparmor: bool = False
     selinux: bool = False
     intel_rdt: bool = False
@@ -44,9 +44,15 @@ class Abilities:
     net_devices: bool = False
 
 
-def features(mount_options: Sequence[str], abilities: Abilities = Abilities()) -> dict[str, object]:
-    """Return the document; mount_options are those that ocirt.parts knows."""
-    actions = [a for a in SECCOMP_ACTIONS if a != "SCMP_ACT_NOTIFY" or abilities.seccomp_notify]
+def features(
+    mount_options: Sequence[str],
+    abilities: Abilities = Abilities(),
+    seccomp_flags: Sequence[str] = tuple(SECCOMP_FLAGS),
+) -> dict[str, object]:
+    """Return the document; mount_options are those that ocirt.parts knows.
+
+    seccomp_flags are those that this kernel supports: all else is the same on every machine.
+    """
     return {
         "ociVersionMin": VERSION_MIN,
         "ociVersionMax": VERSION_MAX,
@@ -64,11 +70,11 @@ def features(mount_options: Sequence[str], abilities: Abilities = Abilities()) -
             },
             "seccomp": {
                 "enabled": True,
-                "actions": actions,
+                "actions": list(SECCOMP_ACTIONS),
                 "operators": list(SECCOMP_OPERATORS),
                 "archs": list(SECCOMP_ARCHS),
                 "knownFlags": list(SECCOMP_FLAGS),
-                "supportedFlags": list(SECCOMP_FLAGS),
+                "supportedFlags": list(seccomp_flags),
             },
             "apparmor": {"enabled": abilities.apparmor},
             "selinux": {"enabled": abilities.selinux},
@@ -85,6 +91,5 @@ def features(mount_options: Sequence[str], abilities: Abilities = Abilities()) -
             "netDevices": {"enabled": abilities.net_devices},
         },
         "annotations": {"io.ocirt.version": __version__},
-        # No annotation changes what ocirt does.
         "potentiallyUnsafeConfigAnnotations": list(UNSAFE_ANNOTATIONS),
     }

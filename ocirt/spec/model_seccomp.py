@@ -32,15 +32,20 @@ class SeccompSyscall:
 
 @dataclass(frozen=True, slots=True)
 class Seccomp:
-    """A profile."""
+    """A profile. flags None: config.json has none, not even an empty list."""
 
     default_action: str
     default_errno_ret: int | None = None
     architectures: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...] | None = None
     listener_path: str | None = None
     listener_metadata: str | None = None
     syscalls: tuple[SeccompSyscall, ...] = ()
+
+    @property
+    def notifies(self) -> bool:
+        """Whether an agent is asked about some system calls (SCMP_ACT_NOTIFY)."""
+        return any(call.action == "SCMP_ACT_NOTIFY" for call in self.syscalls)
 
     @classmethod
     def from_json(cls, d: Json) -> Seccomp:
@@ -49,7 +54,7 @@ class Seccomp:
             d["defaultAction"],
             d.get("defaultErrnoRet"),
             tuple(d.get("architectures", ())),
-            tuple(d.get("flags", ())),
+            tuple(d["flags"]) if "flags" in d else None,
             d.get("listenerPath"),
             d.get("listenerMetadata"),
             tuple(_syscall(s) for s in d.get("syscalls", ())),

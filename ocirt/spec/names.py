@@ -102,10 +102,12 @@ SECCOMP_OPERATORS = (
     "SCMP_CMP_NE",
 )
 
-# Those that libseccomp's Python binding knows (2.5).
+# All may be listed; one whose programs the machine can't run needs no filter.
 SECCOMP_ARCHS = (
     "SCMP_ARCH_AARCH64",
     "SCMP_ARCH_ARM",
+    "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_M68K",
     "SCMP_ARCH_MIPS",
     "SCMP_ARCH_MIPS64",
     "SCMP_ARCH_MIPS64N32",
@@ -120,17 +122,20 @@ SECCOMP_ARCHS = (
     "SCMP_ARCH_RISCV64",
     "SCMP_ARCH_S390",
     "SCMP_ARCH_S390X",
+    "SCMP_ARCH_SH",
+    "SCMP_ARCH_SHEB",
     "SCMP_ARCH_X32",
     "SCMP_ARCH_X86",
     "SCMP_ARCH_X86_64",
 )
 
-SECCOMP_FLAGS = (
-    "SECCOMP_FILTER_FLAG_LOG",
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-    "SECCOMP_FILTER_FLAG_TSYNC",
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
-)
+# seccomp(2), linux/seccomp.h
+SECCOMP_FLAGS: dict[str, int] = {
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
 
 # set_mempolicy(2), linux/mempolicy.h
 MEMORY_POLICY_MODES: dict[str, int] = {

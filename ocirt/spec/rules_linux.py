@@ -14,7 +14,13 @@ _CLOCKS = ("monotonic", "boottime")  # time_namespaces(7)
 _UINT32 = 1 << 32
 _MAP_LINES = 340  # user_namespaces(7)
 _IFNAMSIZ = 16  # linux/if.h, with the NUL byte
-_TAKE_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+# The actions that have a number, and the greatest that the kernel passes on (seccomp(2)).
+_LARGEST_ERRNO = {"SCMP_ACT_ERRNO": 4095, "SCMP_ACT_TRACE": 65535}
+# What the stub does under a filter with a listener, and the actions that let it.
+_HAND_OVER = {
+    "sendmsg": ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"),
+    "read": ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY"),
+}
 
 
 def namespaces(linux: Json) -> Iterator[Result]:
@@ -121,8 +127,9 @@ def paths(linux: Json) -> Iterator[Result]:
 
 
 def seccomp(profile: Json) -> Iterator[Result]:
-    """Check which actions go with an errno, and which with a listener."""
+    """Check which actions go with an errno, and what a listener needs."""
     at = "/linux/seccomp"
+    calls = profile.get("syscalls", [])
     if profile.get("listenerMetadata") and not profile.get("listenerPath"):
         message = "has no meaning without listenerPath"
         yield error(f"{at}/listenerMetadata", "seccomp-metadata", message)
@@ -131,7 +138,14 @@ def seccomp(profile: Json) -> Iterator[Result]:
     if default == "SCMP_ACT_NOTIFY":
         message = "would stop the container's first system call, with no one to answer it"
         yield error(f"{at}/defaultAction", "seccomp-notify", message, default)
-    for index, call in enumerate(profile.get("syscalls", [])):
+    if any(call["action"] == "SCMP_ACT_NOTIFY" for call in calls):
+        if path := profile.get("listenerPath"):
+            yield from relative(path, f"{at}/listenerPath", "seccomp-listener")
+        for name, good in _HAND_OVER.items():
+            if not _allowed(profile, name, good):
+                message = f"with SCMP_ACT_NOTIFY has to allow {name}: the listener takes it"
+                yield error(at, "seccomp-hand-over", message, None, " or ".join(good))
+    for index, call in enumerate(calls):
         where = f"{at}/syscalls/{index}"
         yield from _errno(call, "errnoRet", call["action"], where)
         if call["action"] == "SCMP_ACT_NOTIFY" and not profile.get("listenerPath"):
@@ -139,6 +153,20 @@ def seccomp(profile: Json) -> Iterator[Result]:
             yield error(f"{where}/action", "seccomp-notify", message, call["action"])
 
 
+def _allowed(profile: Json, name: str, good: tuple[str, ...]) -> bool:
+    """Whether a system call gets one of these actions, whatever its arguments are."""
+    rules = [call for call in profile.get("syscalls", []) if name in call["names"]]
+    if any(call["action"] not in good for call in rules):
+        return False
+    return profile["defaultAction"] in good or any(not call.get("args") for call in rules)
+
+
 def _errno(document: Json, name: str, action: str, at: str) -> Iterator[Result]:
-    if name in document and action not in _TAKE_ERRNO:
-        yield error(f"{at}/{name}", "seccomp-errno", f"can't go with {action}", document[name])
+    if name not in document:
+        return
+    where, number = f"{at}/{name}", document[name]
+    if action not in _LARGEST_ERRNO:
+        yield error(where, "seccomp-errno", f"can't go with {action}", number)
+    elif number > _LARGEST_ERRNO[action]:
+        allowed = f"at most {_LARGEST_ERRNO[action]}"
+        yield error(where, "seccomp-errno", f"is too large for {action}", number, allowed)

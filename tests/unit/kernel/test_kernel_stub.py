@@ -59,7 +59,7 @@ def execute(content: StubList, *argv: str, env: tuple[str, ...] = ()) -> None:
         content.place_strings([a.encode() for a in argv]),
         content.place_strings([e.encode() for e in env]),
         text=f"exec {argv[0]}",
-        flags=Flag.LAST,
+        flags=Flag.SILENT,
     )
 
 

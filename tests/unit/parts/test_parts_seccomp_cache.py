@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ocirt.parts import seccomp_cache
-from ocirt.parts.seccomp_cache import KEPT, Cache, key
+from ocirt.parts.seccomp_cache import KEPT, Cache, Filter, key
 from ocirt.spec.model import Config, Seccomp
 
-PROGRAM = bytes(range(64))
+FILTER = Filter(bytes(range(64)), ("no\nsuch",))
 
 
 def profile(default: str = "SCMP_ACT_ERRNO", *names: str) -> Seccomp:
@@ -51,15 +51,15 @@ def entry(cache: Cache) -> Path:
 
 def test_what_was_stored_is_found(cache: Cache) -> None:
     assert cache.load(profile()) is None
-    cache.store(profile(), PROGRAM)
-    assert cache.load(profile()) == PROGRAM
+    cache.store(profile(), FILTER)
+    assert cache.load(profile()) == FILTER
     assert cache.load(profile("SCMP_ACT_KILL")) is None
     assert cache.load(profile("SCMP_ACT_ERRNO", "write")) is None
     assert entry(cache).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_damaged_entry_is_not_believed(cache: Cache) -> None:
-    cache.store(profile(), PROGRAM)
+    cache.store(profile(), FILTER)
     whole = entry(cache).read_bytes()
     for position in range(len(whole)):
         damaged = bytearray(whole)
@@ -70,12 +70,12 @@ def test_a_damaged_entry_is_not_believed(cache: Cache) -> None:
         entry(cache).write_bytes(whole[:length])
         assert cache.load(profile()) is None
     entry(cache).write_bytes(whole)
-    assert cache.load(profile()) == PROGRAM
+    assert cache.load(profile()) == FILTER
 
 
 def test_the_entry_of_another_profile(cache: Cache) -> None:
     """Whole and ours, but under a name that isn't its own."""
-    cache.store(profile(), PROGRAM)
+    cache.store(profile(), FILTER)
     other = profile("SCMP_ACT_KILL")
     entry(cache).rename(entry(cache).with_name(key(other)))
     assert cache.load(other) is None
@@ -83,20 +83,20 @@ def test_the_entry_of_another_profile(cache: Cache) -> None:
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_an_entry_that_others_could_write(cache: Cache, mode: int) -> None:
-    cache.store(profile(), PROGRAM)
+    cache.store(profile(), FILTER)
     entry(cache).chmod(mode)
     assert cache.load(profile()) is None
 
 
 def test_a_directory_that_others_could_write(cache: Cache) -> None:
-    cache.store(profile(), PROGRAM)
+    cache.store(profile(), FILTER)
     Path(cache.directories[0]).chmod(0o777)
     assert cache.load(profile()) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
 def test_a_foreign_owner(cache: Cache) -> None:
-    cache.store(profile(), PROGRAM)
+    cache.store(profile(), FILTER)
     os.chown(entry(cache), 1000, 0)
     assert cache.load(profile()) is None
     os.chown(entry(cache), 0, 0)
@@ -105,7 +105,7 @@ def test_a_foreign_owner(cache: Cache) -> None:
 
 
 def test_a_symbolic_link_or_fifo(cache: Cache, tmp_path: Path) -> None:
-    cache.store(profile(), PROGRAM)
+    cache.store(profile(), FILTER)
     path = entry(cache)
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
@@ -116,7 +116,7 @@ def test_a_symbolic_link_or_fifo(cache: Cache, tmp_path: Path) -> None:
 
 
 def test_another_libseccomp(cache: Cache, library: Path) -> None:
-    cache.store(profile(), PROGRAM)
+    cache.store(profile(), FILTER)
     library.write_bytes(b"version 2, longer")
     assert cache.load(profile()) is None
     library.unlink()
@@ -124,7 +124,7 @@ def test_another_libseccomp(cache: Cache, library: Path) -> None:
 
 
 def test_other_kernel_actions(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache.store(profile(), PROGRAM)
+    cache.store(profile(), FILTER)
     monkeypatch.setattr(seccomp_cache, "read_at", lambda *_: "kill_process allow")
     assert cache.load(profile()) is None
 
@@ -135,11 +135,11 @@ def test_a_kernel_that_doesnt_tell_its_actions(
     def missing(*_: object) -> str:
         raise FileNotFoundError("actions_avail")
 
-    cache.store(profile(), PROGRAM)
+    cache.store(profile(), FILTER)
     monkeypatch.setattr(seccomp_cache, "read_at", missing)
     assert cache.load(profile()) is None
-    cache.store(profile(), PROGRAM)
-    assert cache.load(profile()) == PROGRAM
+    cache.store(profile(), FILTER)
+    assert cache.load(profile()) == FILTER
 
 
 @pytest.mark.parametrize(
@@ -176,22 +176,22 @@ def test_where_it_is(
 def test_the_second_directory_where_the_first_cant_be_made(cache: Cache, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     second = Cache((str(tmp_path / "file" / "cache"), *cache.directories), cache.maps)
-    second.store(profile(), PROGRAM)
-    assert second.load(profile()) == cache.load(profile()) == PROGRAM
+    second.store(profile(), FILTER)
+    assert second.load(profile()) == cache.load(profile()) == FILTER
 
 
 def test_nowhere_to_write_is_no_error(cache: Cache) -> None:
     nowhere = Cache(("/proc/cache",), cache.maps)
-    nowhere.store(profile(), PROGRAM)
+    nowhere.store(profile(), FILTER)
     assert nowhere.load(profile()) is None
     assert Cache(()).load(profile()) is None
 
 
 def test_it_doesnt_grow_for_ever(cache: Cache) -> None:
     for number in range(KEPT + 5):
-        cache.store(profile("SCMP_ACT_ERRNO", f"call{number}"), PROGRAM)
+        cache.store(profile("SCMP_ACT_ERRNO", f"call{number}"), FILTER)
         newest = Path(cache.directories[0], key(profile("SCMP_ACT_ERRNO", f"call{number}")))
         os.utime(newest, (number, number))
     assert len(list(Path(cache.directories[0]).iterdir())) <= KEPT + 1
-    assert cache.load(profile("SCMP_ACT_ERRNO", f"call{KEPT + 4}")) == PROGRAM
+    assert cache.load(profile("SCMP_ACT_ERRNO", f"call{KEPT + 4}")) == FILTER
     assert cache.load(profile("SCMP_ACT_ERRNO", "call0")) is None

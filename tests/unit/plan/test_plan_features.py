@@ -14,7 +14,8 @@ import ocirt
 from ocirt.cli.main import main
 from ocirt.errors import OcirtError
 from ocirt.parts import mount_options
-from ocirt.parts.seccomp import compile_profile, filter_flags
+from ocirt.parts.seccomp import filter_flags
+from ocirt.parts.seccomp_compile import compile_profile
 from ocirt.plan.order import build
 from ocirt.spec.features import SAFE_ANNOTATIONS, UNSAFE_ANNOTATIONS
 from ocirt.spec.model import Config, Seccomp
@@ -122,7 +123,9 @@ def seccomp_profile(**fields: Any) -> Seccomp:
 def test_seccomp(document: dict[str, Any]) -> None:
     seccomp = document["linux"]["seccomp"]
     for action in seccomp["actions"]:
-        assert compile_profile(seccomp_profile(syscalls=[{"names": ["chdir"], "action": action}]))
+        more = {"listenerPath": "/agent"} if action == "SCMP_ACT_NOTIFY" else {}
+        rule = {"names": ["chdir"], "action": action}
+        assert compile_profile(seccomp_profile(syscalls=[rule], **more)).program
     for operator in seccomp["operators"]:
         argument = {"index": 0, "value": 1, "valueTwo": 1, "op": operator}
         call = {"names": ["chdir"], "action": "SCMP_ACT_ERRNO", "args": [argument]}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,11 @@ _MAP = {"containerID": 0, "hostID": 0, "size": 10}
 _LIMIT = {"type": "RLIMIT_CORE", "soft": 1, "hard": 1}
 _HUGE = {"pageSize": "2MB", "limit": 1}
 _SECCOMP = {"defaultAction": "SCMP_ACT_ALLOW"}
+_KILL = {"defaultAction": "SCMP_ACT_KILL"}
+_ARGUMENT = {"index": 0, "value": 3, "op": "SCMP_CMP_EQ"}
+_ASKED: list[dict[str, Any]] = [{"names": ["mkdir", "read"], "action": "SCMP_ACT_NOTIFY"}]
+_HANDED: list[dict[str, Any]] = [{"names": ["sendmsg", "read"], "action": "SCMP_ACT_ALLOW"}]
+_NOTIFY = {**_SECCOMP, "listenerPath": "/run/agent", "syscalls": _ASKED}
 
 
 def errors(document: object) -> list[Finding]:
@@ -111,6 +117,33 @@ def test_valid_documents(document: object) -> None:
             {**_SECCOMP, "syscalls": [{"names": ["a"], "action": "SCMP_ACT_NOTIFY"}]},
             "seccomp-notify",
         ),
+        ("/linux/seccomp", {**_NOTIFY, "listenerPath": "agent"}, "seccomp-listener"),
+        ("/linux/seccomp", {**_NOTIFY, "defaultAction": "SCMP_ACT_ERRNO"}, "seccomp-hand-over"),
+        (
+            "/linux/seccomp",
+            {**_NOTIFY, "syscalls": [{"names": ["sendmsg"], "action": "SCMP_ACT_NOTIFY"}]},
+            "seccomp-hand-over",
+        ),
+        (
+            "/linux/seccomp",
+            {**_NOTIFY, "syscalls": [*_ASKED, {"names": ["read"], "action": "SCMP_ACT_ERRNO"}]},
+            "seccomp-hand-over",
+        ),
+        (
+            "/linux/seccomp",
+            {
+                **_NOTIFY,
+                "defaultAction": "SCMP_ACT_ERRNO",
+                "syscalls": [*_ASKED, {**_HANDED[0], "args": [_ARGUMENT]}],
+            },
+            "seccomp-hand-over",
+        ),
+        (
+            "/linux/seccomp",
+            {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096},
+            "seccomp-errno",
+        ),
+        ("/linux/seccomp/syscalls/0/errnoRet", 65536, "seccomp-errno"),
         # What the schema says, in every kind of words it has.
         ("/process/user/uid", 4294967295, "maximum"),
         ("/process/user/additionalGids/0", 4294967295, "maximum"),
@@ -189,7 +222,10 @@ def test_a_container_without_a_process_is_fine() -> None:
         ("/process/rlimits/0/hard", (1 << 64) - 1),
         ("/hostname", ""),
         ("/mounts/0", {"destination": "/a", "options": ["remount", "ro"]}),
-        ("/linux/seccomp/syscalls/1/action", "SCMP_ACT_NOTIFY"),
+        ("/linux/seccomp", _NOTIFY),
+        ("/linux/seccomp", {**_NOTIFY, **_KILL, "syscalls": [*_ASKED, *_HANDED]}),
+        ("/linux/seccomp", {**_SECCOMP, "listenerPath": "ignored without SCMP_ACT_NOTIFY"}),
+        ("/linux/seccomp/syscalls/0/errnoRet", 65535),
     ],
 )
 def test_what_engines_may_write(pointer: str, value: object) -> None:
