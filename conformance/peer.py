@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# crun 1.8 refuses a config.json that is newer than itself, whatever is in it.
+# crun 1.8 refuses a newer config.json, whatever is in it, and a cgroup2 mounted beside v1.
 _OLD = ("crun version 1.8",)
 _ADAPTER = """#!{python} -I
 import json, os, re, sys
@@ -42,3 +42,8 @@ def adapter_for(runtime: str, folder: Path) -> str:
     script.write_text(_ADAPTER.format(python=sys.executable, runtime=runtime))
     script.chmod(0o755)
     return str(script)
+
+
+def refuses_hybrid(runtime: str) -> bool:
+    """Tell whether it can't work where a cgroup2 is mounted beside v1 hierarchies."""
+    return version(runtime).startswith(_OLD)

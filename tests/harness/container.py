@@ -113,11 +113,11 @@ class Container:
         while (left := self.remains()) and time.monotonic() < deadline:
             time.sleep(PAUSE_SECONDS)
         if left:
-            self._sweep()
+            self.sweep()
         assert not left, "left behind:\n" + "\n".join(left) + f"\n{result}"
         assert result.status == 0, str(result)
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Do what the runtime should have done, so that one failure doesn't spoil what follows."""
         for pid in self.processes():
             with suppress(ProcessLookupError):
