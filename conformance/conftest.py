@@ -11,6 +11,7 @@ import ctypes
 import itertools
 import os
 import secrets
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -20,7 +21,7 @@ import pytest
 
 from conformance import peer
 from conformance.reporting import Reporter
-from tests.harness import Bundle, Container, Runtime, cgroup
+from tests.harness import Bundle, Container, Runtime, cgroup, proc
 from tests.harness.container import PATIENCE_SECONDS, PAUSE_SECONDS
 
 # The fixtures of the integration tests that any runtime can be tested with.
@@ -122,7 +123,14 @@ def _clean_up(container: Container) -> None:
         time.sleep(PAUSE_SECONDS)
     if left:
         container.sweep()
+        _unmount_below(container.bundle.directory)
     assert not left, "left behind:\n" + "\n".join(left)
+
+
+def _unmount_below(directory: Path) -> None:
+    places = [line.split()[4] for line in proc.mountinfo()]
+    for place in reversed([place for place in places if place.startswith(f"{directory}/")]):
+        subprocess.run(["umount", "-l", place], check=False)
 
 
 @pytest.fixture

@@ -131,7 +131,12 @@ class Source:
     path: Path
 
     def mount(self, *options: str) -> dict[str, Any]:
-        return {"destination": "/data", "source": str(self.path), "options": list(options)}
+        return {
+            "destination": "/data",
+            "type": "bind",
+            "source": str(self.path),
+            "options": list(options),
+        }
 
     def remount(self, flags: str) -> None:
         for place in (self.path, self.path / "sub"):
