@@ -24,9 +24,9 @@ VERSION_MAX = "1.3.0"
 
 # Annotations of config.json that change what ocirt does: whoever takes annotations from images must
 # know those that could do harm (features.md). A name that ends in a dot stands for all it begins.
-UN  # It makes ocirt stricter.
+UNSAFE_ANNOTATIONS: tuple[str, ...] = ()
+# It makes ocirt stricter.
 SAFE_ANNOTATIONS: tuple[str, ...] = ("run.oci.seccomp_fail_unknown_syscall",)
-SAFE_ANNOTATIONS: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
