@@ -22,7 +22,7 @@ DEBIAN := gcc binutils libc6-dev libcap-dev zlib1g-dev linux-libc-dev python3-de
 SHELLS := groff-base man-db mandoc bash-completion zsh fish
 # What tests/engines runs with ocirt as its runtime; runc, the control, comes with containerd.
 ENGINES := podman conmon containerd containernetworking-plugins iptables
-NEEDED := 'jsonschema>=4.10' 'fastjsonschema>=2.16'
+NEEDED := 'jsonschema>=4.10' 'fastjsonschema>=2.16' 'pyroute2>=0.7'
 # The tools whose verdict changes from release to release are held.
 TOOLS := 'pytest>=7' 'hypothesis>=6' 'ruff==0.17.*' 'mypy==2.4.*' 'import-linter==2.*' types-jsonschema
 # mypy refuses a directory without Python in it.
@@ -163,7 +163,7 @@ install: compiled install-docs
 	install -d $(HOME_DIR) $(DESTDIR)$(PREFIX)/bin
 	$(HOST_PYTHON) -m venv --system-site-packages $(HOME_DIR)/venv
 	$(HOME_DIR)/venv/bin/python -m pip install --quiet --disable-pip-version-check \
-		--root-user-action=ignore 'jsonschema>=4.10'
+		--root-user-action=ignore 'jsonschema>=4.10' 'pyroute2>=0.7'
 	rm -rf $(HOME_DIR)/ocirt
 	cp -a ocirt schemas $(HOME_DIR)/
 	find $(HOME_DIR)/ocirt -name __pycache__ -prune -exec rm -rf {} +

@@ -47,7 +47,7 @@ class Reporter:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         result = self._results[report.nodeid]
         if report.skipped:
-            _, _, reason = report.longrepr  # type: ignore[misc]
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
             result.outcome, result.why = "skip", str(reason).removeprefix("Skipped: ")
         elif report.failed and report.when != "teardown":
             # What a test leaves behind fails the run, but isn't what the test shows.

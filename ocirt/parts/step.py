@@ -105,4 +105,6 @@ class Context:
     sources: dict[int, int] = field(default_factory=dict)  # detached bind sources, by mount index
     filter: bytes = b""  # the compiled seccomp program
     stub: StubList = field(default_factory=StubList)
+    network: int = -1  # init's network namespace, where devices were moved into it
+    moved_devices: list[tuple[str, str]] = field(default_factory=list)  # their old and new names
     inherited: list[int] = field(default_factory=list)  # descriptors that exec's stub gets

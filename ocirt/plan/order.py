@@ -29,6 +29,7 @@ from ocirt.parts import (
     masks,
     mounts,
     namespaces,
+    netdevices,
     process,
     rootfs,
     seccomp,
@@ -119,6 +120,7 @@ def _prepare(b: _Builder) -> Iterator[Step]:
         yield Step(
             _R, f"open the {kind} namespace {path}", pointer, namespaces.OpenNamespace(kind, path)
         )
+    yield from netdevices.early_steps(b.config.linux.net_devices)
     if b.options.console_socket is not None:
         path = b.options.console_socket
         connect = terminal.ConnectConsole(path)
@@ -248,6 +250,7 @@ def _isolate(b: _Builder) -> Iterator[Step]:
         yield Step(_I, "join a new session keyring", "", identity.NewKeyring())
     if NamespaceType.NETWORK in b.namespaces.new:
         yield Step(_I, "bring lo up", "/linux/namespaces", identity.LoopbackUp())
+    yield from netdevices.steps(b.config.linux.net_devices)
     if b.config.hostname:
         host = identity.SetHostname(b.config.hostname)
         yield Step(_I, f"set the hostname to {b.config.hostname}", "/hostname", host)
@@ -380,6 +383,11 @@ def _check(b: _Builder) -> None:
         raise OcirtError(
             "/linux/namespaces: without root a container needs a user namespace; `ocirt spec"
             " --rootless` shows how"
+        )
+    if config.linux.net_devices and not ns.owns(NamespaceType.NETWORK):
+        raise OcirtError(
+            "/linux/netDevices: devices can be moved only into a network namespace of the"
+            " container's (add {'type': 'network'})"
         )
     for key in config.linux.sysctl:
         kind = identity.sysctl_namespace(key)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ocirt.errors import OcirtError
 from ocirt.kernel.files import write_all
 from ocirt.kernel.unix import bind_in
+from ocirt.parts.netdevices import give_back
 from ocirt.parts.step import Context, Side, Undo, UndoKind
 from ocirt.plan.host import Options
 from ocirt.plan.order import Plan, build
@@ -87,6 +88,7 @@ def create_entry(store: Store, container_id: str, options: CreateOptions) -> Ent
     try:
         _create(entry, execution, text, plan, record, options)
     except BaseException as e:
+        _give_devices_back(execution.context)
         _end_child(execution.context)
         stopped = execution.hooks_ran or "/hooks/" in getattr(e, "pointer", "")
         _take_back(entry, record, config if stopped else None)
@@ -269,6 +271,13 @@ def write_pid_file(path: str, pid: int) -> None:
         raise OcirtError(f"--pid-file {path}: {(e.strerror or str(e)).lower()}") from None
 
 
+def _give_devices_back(context: Context) -> None:
+    try:
+        give_back(context)
+    except OcirtError as e:
+        _log.error("a network device can't be moved back to the host: %s", e)
+
+
 def _end_child(context: Context) -> None:
     if context.init_pidfd < 0:
         return
@@ -290,6 +299,7 @@ def _close(execution: Execution) -> None:
         context.own_memory,
         context.console,
         context.pidfd_socket,
+        context.network,
     ):
         if fd >= 0:
             os.close(fd)

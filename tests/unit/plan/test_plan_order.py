@@ -214,7 +214,10 @@ def test_no_pivot() -> None:
         ({"namespaces": [{"type": "pid"}, {"type": "uts"}, {"type": "network"}]}, "mount"),
         ({"sysctl": {"kernel.panic": "1"}}, "kernel.panic"),
         ({"sysctl": {"kernel.shmmax": "1"}, "namespaces": [{"type": "mount"}]}, "ipc"),
-        ({"netDevices": {"eth0": {}}}, "/linux/netDevices"),
+        (
+            {"netDevices": {"eth0": {}}, "namespaces": [{"type": "mount"}]},
+            "/linux/netDevices",
+        ),
         ({"mountLabel": "x"}, "/linux/mountLabel"),
     ],
 )
