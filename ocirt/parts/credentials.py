@@ -195,7 +195,8 @@ class Execute:
             c.stub.place_strings([os.fsencode(a) for a in self.process.args]),
             c.stub.place_strings(environment(c, self.process)),
             text=f'exec: "{c.executable}"',
-            flags=Flag.SILENT,
+            # Where there is a filter, that was said before it was loaded.
+            flags=Flag.NONE if c.config.linux.seccomp else Flag.SILENT,
         )
 
 

@@ -25,7 +25,7 @@ from ocirt.kernel.files import read_at
 from ocirt.spec.model import Seccomp
 
 # Part of the key: a new one makes older entries strangers, which are pruned in time.
-_FORMAT = b"ocirt filter 2"
+_FORMAT = b"ocirt filter 3"
 # A filter has at most 4096 instructions of 8 bytes (BPF_MAXINSNS).
 _LARGEST = 1 << 16
 _DIGEST_SIZE = 32

@@ -126,7 +126,8 @@ def _add(
     unknown = []
     groups = [[_condition(lib, arg) for arg in group] for group in _groups(call.args)]
     for name in call.names:
-        if _number(lib, lib.Arch(), name) == -1:
+        # The same on all architectures: what one lacks has a negative number of libseccomp's own.
+        if _number(lib, lib.Arch.X86_64, name) == -1:
             unknown.append(name)
             continue
         for conditions in groups:
@@ -151,7 +152,7 @@ def _condition(lib: ModuleType, arg: SeccompArg) -> object:
     return lib.Arg(arg.index, operator, arg.value)
 
 
-def _number(lib: ModuleType, arch: object, name: str) -> int:
+def _number(lib: ModuleType, arch: int, name: str) -> int:
     """Return a system call's number, -1 if it is unknown, below that if the architecture lacks it.
 
     In the last case it is a number of libseccomp's own (__PNR_ in seccomp-syscalls.h).

@@ -14,8 +14,8 @@ _CLOCKS = ("monotonic", "boottime")  # time_namespaces(7)
 _UINT32 = 1 << 32
 _MAP_LINES = 340  # user_namespaces(7)
 _IFNAMSIZ = 16  # linux/if.h, with the NUL byte
-# The actions that have a number, and the greatest that the kernel passes on (seccomp(2)).
-_LARGEST_ERRNO = {"SCMP_ACT_ERRNO": 4095, "SCMP_ACT_TRACE": 65535}
+# The actions that have a number, and the greatest. The kernel's would be 4095, libseccomp takes less.
+_LARGEST_ERRNO = {"SCMP_ACT_ERRNO": 4094, "SCMP_ACT_TRACE": 65535}
 # What the stub does under a filter with a listener, and the actions that let it.
 _HAND_OVER = {
     "sendmsg": ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"),

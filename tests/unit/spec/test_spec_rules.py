@@ -140,7 +140,7 @@ def test_valid_documents(document: object) -> None:
         ),
         (
             "/linux/seccomp",
-            {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096},
+            {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4095},
             "seccomp-errno",
         ),
         ("/linux/seccomp/syscalls/0/errnoRet", 65536, "seccomp-errno"),
