@@ -14,7 +14,7 @@ _CLOCKS = ("monotonic", "boottime")  # time_namespaces(7)
 _UINT32 = 1 << 32
 _MAP_LINES = 340  # user_namespaces(7)
 _IFNAMSIZ = 16  # linux/if.h, with the NUL byte
-# The actions that have a number, and the greatest. The kernel's would be 4095, libseccomp takes less.
+# The actions with a number, and the greatest. The kernel takes 4095, libseccomp less than that.
 _LARGEST_ERRNO = {"SCMP_ACT_ERRNO": 4094, "SCMP_ACT_TRACE": 65535}
 # What the stub does under a filter with a listener, and the actions that let it.
 _HAND_OVER = {
