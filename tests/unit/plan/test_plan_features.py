@@ -114,7 +114,7 @@ def test_capabilities(document: dict[str, Any]) -> None:
 
 
 def seccomp_profile(**fields: Any) -> Seccomp:
-    profile = {"defaultAction": "SCMP_ACT_ALLOW", **fields}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent", **fields}
     found = checked(minimal(linux={"seccomp": profile})).linux.seccomp
     assert found is not None
     return found
