@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ocirt.cli import commands, help, log, start, stdio
 from ocirt.cli.parse import Invocation, Values, parse
-from ocirt.cli.signals import clean_up_when_ended
+from ocirt.cli.signals import clean_up_when_ended, hear_of_children
 from ocirt.cli.table import GLOBALS
 from ocirt.errors import NeedsPlainPythonError, OcirtError, UsageError, describe
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (sys.argv if None); returns the exit status."""
     stdio.open_missing()
     clean_up_when_ended()
+    hear_of_children()
     name = "ocirt"
     words = sys.argv[1:] if argv is None else argv
     try:

@@ -8,7 +8,7 @@ import signal
 from types import FrameType
 
 from ocirt.errors import UsageError
-from ocirt.kernel.signals import SIG_IGN, getsignal
+from ocirt.kernel.signals import SIG_DFL, SIG_IGN, getsignal
 from ocirt.kernel.signals import signal as set_handler
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -48,6 +48,12 @@ def clean_up_when_ended() -> None:
     for number in _ENDING:
         if getsignal(number) != SIG_IGN:
             set_handler(number, _end)
+
+
+def hear_of_children() -> None:
+    """Let wait(2) return what became of children: not so if the caller has SIGCHLD ignored."""
+    if getsignal(signal.SIGCHLD) == SIG_IGN:
+        set_handler(signal.SIGCHLD, SIG_DFL)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -352,6 +352,11 @@ def test_hardly_any_environment(container: Container) -> None:
 
 
 def test_no_environment_at_all(container: Container) -> None:
+    # A filter that isn't in the cache yet: the image leaves for plain Python to compile it.
+    number = int.from_bytes(os.urandom(4), "little")
+    rule = {"index": 0, "value": number, "op": "SCMP_CMP_EQ"}
+    call = {"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": [rule]}
+    container.bundle.set("/linux/seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [call]})
     assert create(container, environment={}).status == 0
     for words in (["start", container.id], ["delete", "--force", container.id]):
         assert engine(container.runtime, *words, environment={}).status == 0
@@ -455,6 +460,49 @@ def test_sigpipe_works_whatever_the_caller_ignores(container: Container) -> None
     assert create(container, before=ignoring).status == 0
     container.start()
     assert signals(container.pid, "SigIgn") & {signal.SIGPIPE, signal.SIGXFSZ} == set()
+
+
+def deaf() -> None:
+    """As a careless daemon does to have no zombies: wait(2) then finds no child."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def test_exit_statuses_whatever_becomes_of_sigchld(container: Container) -> None:
+    container.shell("exit 7")
+    container.bundle.save()
+    argv = ("run", "--bundle", str(container.bundle.directory), container.id)
+    assert engine(container.runtime, *argv, before=deaf).status == 7
+    started(container)
+    result = execute(container, "/bin/sh", "-c", "exit 8", before=deaf)
+    assert result.status == 8, result
+    assert signals(container.pid, "SigIgn") == set()
+
+
+def test_a_hook_that_fails_is_heard_of(container: Container) -> None:
+    container.config["hooks"] = {"prestart": [{"path": "/bin/false"}]}
+    assert create(container, before=deaf).status == FAILED
+    assert container.remains() == []
+
+
+def unusual() -> None:
+    """No current directory, and a umask under which nothing could be used."""
+    os.umask(0o777)
+    place = f"/tmp/ocirt-gone-{os.getpid()}"
+    os.mkdir(place, 0o700)
+    os.chdir(place)
+    os.rmdir(place)
+
+
+def test_umask_and_directory_of_the_caller_dont_matter(container: Container) -> None:
+    container.shell("mkdir /new; stat -c %a /dev/null /dev/shm /new >/modes; sleep 1000")
+    assert create(container, before=unusual).status == 0
+    assert engine(container.runtime, "start", container.id, before=unusual).status == 0
+    assert execute(container, "/bin/true", before=unusual).status == 0
+    assert engine(container.runtime, "list", before=unusual).status == 0
+    modes = container.bundle.rootfs / "modes"
+    while not modes.exists() or modes.read_text().count("\n") < 3:
+        assert container.status == "running"
+    assert modes.read_text().split() == ["666", "1777", "755"]
 
 
 # 11: odd configurations that engines write
