@@ -40,7 +40,8 @@ STUB_FLAGS := -Os -static -nostdlib -nostartfiles -ffreestanding -fno-builtin \
 
 PACKAGE = $(shell find ocirt -name '*.py' -o -name '*.c' -o -name 'sources.txt')
 
-.PHONY: help setup build compiled demo lint test unit integration engines bench install install-docs clean
+.PHONY: help setup build compiled demo lint test unit integration engines conformance \
+	conformance-page bench install install-docs clean
 
 help:
 	@echo 'make setup        install what is needed from Debian and PyPI (as root)'
@@ -48,6 +49,9 @@ help:
 	@echo 'make demo         run bundles/hello (as root)'
 	@echo 'make test         lint, then all tests (as root)'
 	@echo 'make lint | unit | integration | engines    parts of it; RUNTIME=PATH tests another runtime'
+	@echo 'make conformance  the specification, demand by demand (as root); RUNTIME=PATH, TAP=FILE;'
+	@echo '                  RUNTIME_TOOLS=DIR runs the programs of OCI runtime-tools, too'
+	@echo 'make conformance-page    run it with runc and crun, too, and write docs/conformance.md'
 	@echo 'make bench        time it beside runc and crun (as root); BENCH=--help has options'
 	@echo 'make install      install below PREFIX ($(PREFIX))'
 	@echo 'make clean        remove what build made, but for the virtual environment'
@@ -142,10 +146,41 @@ integration: build
 engines: build
 	$(PYTHON) -m pytest tests/engines --runtime $(RUNTIME)
 
+conformance: build
+	$(PYTHON) -m pytest conformance --runtime $(RUNTIME) $(if $(TAP),--tap $(TAP))
+ifdef RUNTIME_TOOLS
+	$(PYTHON) -m conformance.tools --runtime $(RUNTIME) --tools $(RUNTIME_TOOLS)
+endif
+
+# ocirt first: the page shows the others beside it. A failing test is a result here.
+RUNC := /usr/sbin/runc
+CRUN := /usr/bin/crun
+RESULTS := build/conformance
+
+conformance-page: build
+	@mkdir -p $(RESULTS)
+	@for runtime in build/ocirt $(RUNC) $(CRUN); do \
+		name=$(RESULTS)/$${runtime##*/}; \
+		$(PYTHON) -m pytest conformance -q --tb=no --runtime $$runtime \
+			--results $$name.json >$$name.log || (($$? == 1)); \
+		if [[ -n '$(RUNTIME_TOOLS)' ]]; then \
+			$(PYTHON) -m conformance.tools --runtime $$runtime --tools '$(RUNTIME_TOOLS)' \
+				--json $$name-tools.json >$$name-tools.tap || (($$? == 1)); \
+		fi; \
+	done
+	@names=(ocirt $(notdir $(RUNC) $(CRUN))); cd $(RESULTS); \
+	tools=(); for name in "$${names[@]}"; do \
+		if [[ -e $$name-tools.json ]]; then tools+=($$name-tools.json); fi; \
+	done; \
+	PYTHONPATH='$(CURDIR)' $(PYTHON) -m conformance.page "$${names[@]/%/.json}" \
+		--tools "$${tools[@]}" >page.md
+	@mv $(RESULTS)/page.md docs/conformance.md
+
 # Everything with the image first, then the integration tests by plain Python.
 test: lint
 	$(PYTHON) -m pytest tests/unit tests/integration tests/engines --runtime $(RUNTIME)
 	$(PYTHON) -m pytest tests/integration --runtime build/ocirt-plain
+	$(PYTHON) -m pytest conformance --runtime $(RUNTIME)
 
 bench: build
 	@missing=(); for program in runc crun strace; do \
@@ -182,5 +217,5 @@ install-docs:
 	$(PYTHON) -m ocirt.cli.completion $(DESTDIR)$(PREFIX)/share
 
 clean:
-	rm -rf build/ocirt build/ocirt-plain build/image* build/bundles build/*.stamp
+	rm -rf build/ocirt build/ocirt-plain build/image* build/bundles build/conformance build/*.stamp
 	rm -f ocirt/kernel/_linux*.so ocirt/kernel/stub ocirt/spec/_checks_*.py

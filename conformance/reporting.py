@@ -22,6 +22,8 @@ class TestResult:
     outcome: str = "skip"
     why: str = ""
     right: str = ""
+    # Why the runtime under test is known not to pass.
+    missing: str = ""
     requirements: list[Requirement] = field(default_factory=list)
 
 
@@ -46,8 +48,11 @@ class Reporter:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         result = self._results[report.nodeid]
-        if report.skipped:
-            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        if missing := getattr(report, "wasxfail", ""):
+            result.outcome = "pass" if report.passed else "fail"
+            result.why = result.missing = missing
+        elif report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
             result.outcome, result.why = "skip", str(reason).removeprefix("Skipped: ")
         elif report.failed and report.when != "teardown":
             # What a test leaves behind fails the run, but isn't what the test shows.
@@ -85,8 +90,10 @@ def tap(results: list[TestResult]) -> str:
     lines = ["TAP version 13", f"1..{len(results)}"]
     for number, result in enumerate(results, 1):
         ok = "not ok" if result.outcome == "fail" else "ok"
-        skip = f" # SKIP {result.why}" if result.outcome == "skip" else ""
-        lines.append(f"{ok} {number} - {result.name}{skip}")
+        remark = f" # SKIP {result.why}" if result.outcome == "skip" else ""
+        if result.missing:
+            remark = f" # TODO {result.missing}"
+        lines.append(f"{ok} {number} - {result.name}{remark}")
         lines += [f"# {what}" for what in result.requirements]
         if result.outcome == "fail":
             lines.append(f"# {result.why}")

@@ -103,13 +103,18 @@ def main(argv: list[str]) -> int:
     """Print the sentences that neither a test nor a reason covers, and what cites no demand."""
     from conformance.catalog import tested
 
-    known = {(r.document, r.chapter, r.sentence) for r in [*tested(), *UNTESTED]}
-    found = {(s.document, s.chapter, s.number): s for s in demands(Path(argv[0]))}
+    cited = [*tested(), *[entry.what for entry in UNTESTED]]
+    known = {(r.document, r.chapter, r.sentence, r.level) for r in cited}
+    found = {
+        (s.document, s.chapter, s.number, level): s.text
+        for s in demands(Path(argv[0]))
+        for level in s.levels
+    }
     for key in sorted(found.keys() - known):
-        print(*key, found[key].text[:300], sep=" | ")
+        print(*key, found[key][:300], sep=" | ")
     for key in sorted(known - found.keys()):
         print("cites no demand:", *key)
-    print(f"{len(found)} sentences, {len(found.keys() - known)} not covered")
+    print(f"{len(found)} demands, {len(found.keys() - known)} neither tested nor excused")
     return int(bool(found.keys() ^ known))
 
 

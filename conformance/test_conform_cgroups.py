@@ -119,6 +119,8 @@ def need_unified() -> None:
 DELEGATED = Path("/sys/kernel/cgroup/delegate")
 
 
+@pytest.mark.right("the container has a new cgroup namespace and such a mount; uid 1000 is its own")
+@pytest.mark.missing("a change of the cgroup's owner")
 @should("Cgroup ownership", 6, says="with a namespace and a writable mount the owner is the user")
 @should("Cgroup ownership", 11, says="the directory and the files that the kernel lists")
 @requirement(
@@ -156,6 +158,7 @@ def test_device_order(container: Container, order: tuple[str, ...], said: str) -
 
 
 @must("Memory", 19, says="checkBeforeUpdate: a limit below the usage is refused")
+@pytest.mark.missing("the update command")
 def test_check_before_update(container: Container, directory: Path) -> None:
     container.bundle.set("/linux/resources/memory", {"limit": 64 << 20})
     container.create()
@@ -209,4 +212,13 @@ def test_no_resctrl(container: Container) -> None:
     if any(" - resctrl " in line for line in proc.mountinfo()):
         pytest.skip("needs a machine without a mounted resctrl")
     container.bundle.set("/linux/intelRdt", {"closID": "ocirt-test", "l3CacheSchema": "L3:0=f"})
+    assert_create_refused(container)
+
+
+@must("Unified", 7, says="a v1 setting that has no equivalent is an error")
+@pytest.mark.right("a setting without effect would be a conversion that was possible")
+def test_impossible_conversion(container: Container, unified: Runtime) -> None:
+    need_unified()
+    container.runtime = unified
+    container.bundle.set("/linux/resources/network", {"classID": 1})
     assert_create_refused(container)

@@ -25,7 +25,9 @@ lifecycle = partial(
     "Namespace Lifecycle and Container Termination",
     level=Level.MUST_NOT,
 )
-pytestmark = pytest.mark.right("netDevices is new in 1.3; the releases that are shown are older")
+pytestmark = [
+    pytest.mark.right("netDevices is new in 1.3; the releases that are shown are older"),
+]
 
 ADDRESSES = ("192.0.2.7/24", "2001:db8::7/64")
 

@@ -151,8 +151,7 @@ def test_listener_away(container: Container, directory: Path) -> None:
     set_profile(container, syscalls=[NOTIFY], listenerPath=str(directory / "nobody"))
     result = try_create(container)
     # When the filter is loaded is the runtime's choice: at create or at start.
-    if result.status == 0:
-        container.runtime.call("start", container.id)
+    if result.status == 0 and container.runtime.call("start", container.id).status == 0:
         wait_until(
             lambda: not exists(container) or container.status == "stopped",
             "the program doesn't run",
