@@ -275,7 +275,6 @@ def idmap_marks(name: str) -> list[pytest.MarkDecorator]:
     "name", [pytest.param(name, id=name, marks=idmap_marks(name)) for name in IDMAP_ROWS]
 )
 @pytest.mark.right(RECENT)
-@pytest.mark.missing("id-mapped mounts")
 def test_idmap(container: Container, source: Source, name: str) -> None:
     entry = source.mount("rbind", name) | {"uidMappings": MAPPING, "gidMappings": MAPPING}
     container.bundle.set("/mounts/-", entry)

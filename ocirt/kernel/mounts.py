@@ -80,10 +80,19 @@ def move_mount(tree: int, target: int) -> None:
 
 
 def mount_setattr(
-    dirfd: int, flags: int, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0
+    dirfd: int,
+    flags: int,
+    *,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    propagation: int = 0,
+    user_namespace: int = 0,
 ) -> None:
-    """mount_setattr(2) on the mount that a descriptor refers to; flags may be AT_RECURSIVE."""
-    attr = struct.pack("=QQQQ", attr_set, attr_clr, propagation & ~MS_REC, 0)
+    """mount_setattr(2) on the mount that a descriptor refers to; flags may be AT_RECURSIVE.
+
+    user_namespace is the descriptor of the one whose mappings MOUNT_ATTR_IDMAP takes.
+    """
+    attr = struct.pack("=QQQQ", attr_set, attr_clr, propagation & ~MS_REC, user_namespace)
     _syscall(_linux.SYS_mount_setattr, dirfd, b"\0", flags | AT_EMPTY_PATH, attr, len(attr))
 
 

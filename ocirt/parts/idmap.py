@@ -34,12 +34,17 @@ class WriteIdMaps:
 
     def run(self, c: Context) -> None:
         if self.privileged:
-            _write(c.init_pid, "uid_map", self.uid_mappings)
-            _write(c.init_pid, "gid_map", self.gid_mappings)
+            write_maps(c.init_pid, self.uid_mappings, self.gid_mappings)
             return
         _by_helper(c.init_pid, "newuidmap", "uid_map", self.uid_mappings, os.geteuid())
         # newgidmap may keep setgroups(2); a map written by ourselves must give it up.
         _by_helper(c.init_pid, "newgidmap", "gid_map", self.gid_mappings, os.getegid())
+
+
+def write_maps(pid: int, uids: Sequence[IDMapping], gids: Sequence[IDMapping]) -> None:
+    """Map the ids of a process's new user namespace, with privilege. Raises OSError."""
+    _write(pid, "uid_map", uids)
+    _write(pid, "gid_map", gids)
 
 
 def _write(pid: int, file: str, mappings: Sequence[IDMapping]) -> None:

@@ -83,13 +83,11 @@ _RECURSIVE: dict[str, tuple[int, int]] = {
     "rnostrictatime": (k.MOUNT_ATTR_RELATIME, k.MOUNT_ATTR__ATIME),
 }
 
-# Options of the specification that ocirt refuses for now, with a message.
-UNSUPPORTED = frozenset({"idmap", "ridmap"})
-
 # Options that runtimes act on themselves.
-TMPCOPYUP = "tmpcopyup"
+_TMPCOPYUP, _IDMAP, _RIDMAP = "tmpcopyup", "idmap", "ridmap"
+_OWN = frozenset({_TMPCOPYUP, _IDMAP, _RIDMAP})
 
-SUPPORTED: tuple[str, ...] = tuple(sorted({*_FLAGS, *_PROPAGATION, *_RECURSIVE, TMPCOPYUP}))
+SUPPORTED: tuple[str, ...] = tuple(sorted({*_FLAGS, *_PROPAGATION, *_RECURSIVE, *_OWN}))
 
 # Flag of mount(2) -> attribute of mount_setattr(2), for the flags that belong to a mount and not
 # to a filesystem.
@@ -113,7 +111,8 @@ class MountOptions:
 
     flags and cleared are MS_ flags; propagation holds the MS_ values in the order given;
     recursive_set and recursive_clear are MOUNT_ATTR_ bits; data is what the filesystem gets;
-    copy_up says that a tmpfs begins with what the directory below it holds.
+    copy_up says that a tmpfs begins with what the directory below it holds, idmap that the mount's
+    ids are mapped, idmap_recursive those of the mounts below it too.
     """
 
     flags: int = 0
@@ -123,6 +122,8 @@ class MountOptions:
     recursive_clear: int = 0
     data: tuple[str, ...] = ()
     copy_up: bool = False
+    idmap: bool = False
+    idmap_recursive: bool = False
 
     @property
     def is_bind(self) -> bool:
@@ -162,7 +163,7 @@ def parse(options: Sequence[str]) -> MountOptions:
             on, off = _RECURSIVE[option]
             recursive_set = recursive_set & ~off | on
             recursive_clear = recursive_clear & ~on | off
-        elif option and option != TMPCOPYUP:
+        elif option and option not in _OWN:
             data.append(option)
     return MountOptions(
         flags,
@@ -171,5 +172,7 @@ def parse(options: Sequence[str]) -> MountOptions:
         recursive_set,
         recursive_clear,
         tuple(data),
-        TMPCOPYUP in options,
+        copy_up=_TMPCOPYUP in options,
+        idmap=_IDMAP in options or _RIDMAP in options,
+        idmap_recursive=_RIDMAP in options,
     )

@@ -29,7 +29,8 @@ from ocirt.kernel.mounts import (
     set_propagation,
 )
 from ocirt.parts.copyup import copy_up
-from ocirt.parts.mount_options import UNSUPPORTED, MountOptions, parse
+from ocirt.parts.idmapped import IdMap
+from ocirt.parts.mount_options import MountOptions, parse
 from ocirt.parts.rootpath import Make
 from ocirt.parts.step import Action, Context, Side, Step
 from ocirt.spec.model import Config, Mount
@@ -54,6 +55,12 @@ _PROC_FILES = frozenset(
     )
 )
 
+# Their files have labels of their own, which the policy knows.
+_WITHOUT_CONTEXT = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue")
+# crun's annotation, and the options of mount(8) that it may ask for.
+CONTEXT_ANNOTATION = "run.oci.mount_context_type"
+_CONTEXTS = ("context", "fscontext", "defcontext", "rootcontext")
+
 # statvfs(3) flag -> mount flag: what a bind remount has to repeat.
 _ST_FLAGS = (
     (os.ST_RDONLY, k.MS_RDONLY),
@@ -66,19 +73,53 @@ _ST_FLAGS = (
 )
 
 
+def source_steps(config: Config, bundle: str, *, host_opens_sources: bool) -> Iterator[Step]:
+    """Yield the steps by which the runtime opens sources of bind mounts, before there is an init.
+
+    All of them with a user namespace (host_opens_sources): the container's root may not be allowed
+    to reach them. Else those whose ids are mapped, which takes privilege over the filesystem.
+    """
+    for index, entry in enumerate(config.mounts):
+        pointer = f"/mounts/{index}"
+        options = _options(entry, pointer)
+        if not options.is_bind or not (host_opens_sources or options.idmap):
+            continue
+        source = os.path.join(bundle, entry.source or "")
+        opened = OpenSource(
+            index,
+            source,
+            recursive=bool(options.flags & k.MS_REC),
+            idmap=_idmap(config, entry, options, pointer) if options.idmap else None,
+        )
+        words = f"open {source}, the source of mounts[{index}]"
+        yield Step(Side.RUNTIME, words, f"{pointer}/source", opened)
+
+
+def _idmap(config: Config, entry: Mount, options: MountOptions, pointer: str) -> IdMap:
+    """Return the mount's own mappings, or else those of the container's user namespace."""
+    uids = entry.uid_mappings or config.linux.uid_mappings
+    gids = entry.gid_mappings or config.linux.gid_mappings
+    if not uids or not gids:
+        raise OcirtError(
+            f"{pointer}/uidMappings: an id-mapped mount needs mappings, and without any of its own"
+            " the container needs some (/linux/uidMappings, /linux/gidMappings)"
+        )
+    return IdMap(uids, gids, options.idmap_recursive)
+
+
 def steps(
     config: Config,
     bundle: str,
     *,
     mount_cgroup: Callable[[str, MountOptions], Action],
-    host_opens_sources: bool,
     own_sysfs: bool,
+    context: str = "",
 ) -> Iterator[Step]:
     """Yield the steps that make the mount table.
 
-    mount_cgroup makes the action for entries of type cgroup. With a user namespace the runtime
-    opens the sources of bind mounts (host_opens_sources): the container's root may not be allowed
-    to reach them. Without own_sysfs the kernel refuses a new sysfs, and the host's is bound.
+    mount_cgroup makes the action for entries of type cgroup. Without own_sysfs the kernel refuses
+    a new sysfs, and the host's is bound. context is the mount option that gives new filesystems
+    their SELinux label.
     """
     for index, entry in enumerate(config.mounts):
         pointer = f"/mounts/{index}"
@@ -88,15 +129,43 @@ def steps(
             options = parse(("rbind", "rslave", *entry.options))
         if options.is_bind:
             source = "/sys" if entry.type == "sysfs" else entry.source or ""
-            yield from _bind_steps(
-                where, index, os.path.join(bundle, source), entry, options, host_opens_sources
-            )
+            path = os.path.join(bundle, source)
+            bind = BindMount(index, path, entry.destination, options)
+            yield Step(Side.INIT, f"{where}: bind {path}", pointer, bind)
             continue
         if entry.type == "cgroup":
             yield Step(Side.INIT, where, pointer, mount_cgroup(entry.destination, options))
             continue
+        if context and entry.type not in _WITHOUT_CONTEXT:
+            options = replace(options, data=(*options.data, context))
         later = _must_be_writable_first(entry, options)
         yield Step(Side.INIT, where, pointer, FilesystemMount(entry, options, later))
+
+
+def context_option(config: Config) -> str:
+    """Return the mount option for linux.mountLabel (mount(8)), "" without a label.
+
+    Raises OcirtError for an annotation that names no such option.
+    """
+    if not config.linux.mount_label:
+        return ""
+    kind = config.annotations.get(CONTEXT_ANNOTATION, "context")
+    if kind not in _CONTEXTS:
+        raise OcirtError(
+            f"/annotations/{CONTEXT_ANNOTATION}: {kind!r} isn't one of {', '.join(_CONTEXTS)}"
+        )
+    return f'{kind}="{config.linux.mount_label}"'
+
+
+def warnings(config: Config) -> tuple[str, ...]:
+    """Return a sentence for each bind mount with options that only a new filesystem could take."""
+    found = []
+    for index, entry in enumerate(config.mounts):
+        options = _options(entry, f"/mounts/{index}")
+        if options.is_bind and options.data:
+            words = ", ".join(options.data)
+            found.append(f"/mounts/{index}/options: a bind mount has no use for {words}; left out")
+    return tuple(found)
 
 
 def read_only_steps(config: Config) -> Iterator[Step]:
@@ -108,39 +177,16 @@ def read_only_steps(config: Config) -> Iterator[Step]:
             yield Step(Side.INIT, f"make {entry.destination} read-only", pointer, remount)
 
 
-def _bind_steps(
-    where: str,
-    index: int,
-    source: str,
-    entry: Mount,
-    options: MountOptions,
-    host_opens_source: bool,
-) -> Iterator[Step]:
-    pointer = f"/mounts/{index}"
-    if host_opens_source:
-        recursive = bool(options.flags & k.MS_REC)
-        opened = OpenSource(index, source, recursive)
-        yield Step(Side.RUNTIME, f"{where}: open {source}", f"{pointer}/source", opened)
-    bind = BindMount(index, source, entry.destination, options)
-    yield Step(Side.INIT, f"{where}: bind {source}", pointer, bind)
-
-
 def _options(entry: Mount, pointer: str) -> MountOptions:
     options = parse(entry.options)
     if entry.type == "bind" and not options.is_bind:
         options = parse(("bind", *entry.options))
-    for option in entry.options:
-        if option.partition("=")[0] in UNSUPPORTED:
-            raise OcirtError(f"{pointer}/options: {option!r} isn't supported yet; take it out")
     if entry.uid_mappings or entry.gid_mappings:
-        raise OcirtError(f"{pointer}/uidMappings: id-mapped mounts aren't supported yet")
+        options = replace(options, idmap=True)
+    if options.idmap and not options.is_bind:
+        raise OcirtError(f"{pointer}/uidMappings: only the ids of bind mounts can be mapped")
     if options.copy_up and (entry.type != "tmpfs" or options.is_bind):
         raise OcirtError(f"{pointer}/options: 'tmpcopyup' is for mounts of type tmpfs")
-    if options.is_bind and options.data:
-        raise OcirtError(
-            f"{pointer}/options: bind mounts take no filesystem options, found"
-            f" {', '.join(options.data)}"
-        )
     return options
 
 
@@ -160,13 +206,16 @@ class OpenSource:
     index: int
     source: str
     recursive: bool
+    idmap: IdMap | None = None
 
     def run(self, c: Context) -> None:
         tree = open_tree(AT_FDCWD, self.source, tree_flags(self.recursive))
+        c.sources[self.index] = tree
+        if self.idmap is not None:
+            self.idmap.apply(tree)
         # As if it had been copied with the mount namespace: the container gets what the host
         # mounts there later, never the other way.
         mount_setattr(tree, k.AT_RECURSIVE, propagation=k.MS_SLAVE)
-        c.sources[self.index] = tree
 
 
 @dataclass(frozen=True, slots=True)

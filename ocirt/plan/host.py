@@ -14,7 +14,7 @@ class Host:
 
     privileged: the runtime has CAP_SYS_ADMIN in the user namespace it runs in; in_user_namespace:
     that isn't the host's first one. last_cap is the kernel's highest capability, bounding the mask
-    of those that the runtime could give away.
+    of those that the runtime could give away; selinux says that the host enforces or logs by it.
     """
 
     layout: Layout
@@ -23,6 +23,7 @@ class Host:
     last_cap: int
     bounding: int
     uid: int
+    selinux: bool = False
 
 
 @dataclass(frozen=True, slots=True)

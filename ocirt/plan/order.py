@@ -106,7 +106,11 @@ def build(config: Config, host: Host, options: Options) -> Plan:
         create,
         (*stub, *hooks.poststart(config)),
         paths,
-        manager.warnings(config.linux.resources, host.layout),
+        (
+            *manager.warnings(config.linux.resources, host.layout),
+            *mounts.warnings(config),
+            *_label_warnings(b),
+        ),
     )
 
 
@@ -128,6 +132,11 @@ def _prepare(b: _Builder) -> Iterator[Step]:
     if b.options.pidfd_socket is not None:
         path = b.options.pidfd_socket
         yield Step(_R, f"connect to the pidfd socket {path}", "", process.ConnectPidfdSocket(path))
+    yield from mounts.source_steps(
+        b.config,
+        b.options.bundle,
+        host_opens_sources=b.user_namespace and b.host.privileged,
+    )
     yield Step(_R, "prepare the stub", "", process.PrepareStub())
     yield Step(
         _R,
@@ -275,7 +284,7 @@ def _filesystem(b: _Builder) -> Iterator[Step]:
         b.config,
         b.options.bundle,
         mount_cgroup=partial(_mount_cgroup, b),
-        host_opens_sources=b.user_namespace and b.host.privileged,
+        context=mounts.context_option(b.config) if b.host.selinux else "",
         own_sysfs=not b.user_namespace or NamespaceType.NETWORK in b.namespaces.new,
     )
     yield from devices.steps(b.config, bind=b.user_namespace or b.host.in_user_namespace)
@@ -369,6 +378,11 @@ def _stub(b: _Builder) -> Iterator[Step]:
         first_free_fd=3 + b.options.preserve_fds,
         dies_with_parent=b.options.foreground,
     )
+
+
+def _label_warnings(b: _Builder) -> Iterator[str]:
+    if b.config.linux.mount_label and not b.host.selinux:
+        yield "/linux/mountLabel: this host has no SELinux; left out"
 
 
 def _check(b: _Builder) -> None:

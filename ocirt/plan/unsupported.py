@@ -12,7 +12,6 @@ def refuse_unsupported(config: Config) -> None:
     linux = config.linux
     _refuse(
         ("/linux/intelRdt", linux.intel_rdt),
-        ("/linux/mountLabel", linux.mount_label),
         ("/linux/personality/flags", linux.personality and linux.personality.flags),
     )
     if config.process is not None:

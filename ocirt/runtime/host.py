@@ -11,6 +11,8 @@ from ocirt.kernel.files import read_at
 from ocirt.plan.host import Host
 
 _CAP_SYS_ADMIN = 21
+# There while SELinux is enabled (selinuxfs).
+_SELINUX = "/sys/fs/selinux/enforce"
 # /proc/self/uid_map of the host's first user namespace.
 _ALL_IDS = [0, 0, 4294967295]
 
@@ -25,6 +27,7 @@ def read_host() -> Host:
         last_cap=int(read_at(AT_FDCWD, "/proc/sys/kernel/cap_last_cap")),
         bounding=capabilities["CapBnd"],
         uid=os.geteuid(),
+        selinux=os.access(_SELINUX, os.F_OK),
     )
 
 

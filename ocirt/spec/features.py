@@ -24,7 +24,7 @@ VERSION_MAX = "1.3.0"
 
 # Annotations of config.json that change what ocirt does: whoever takes annotations from images must
 # know those that could do harm (features.md). A name that ends in a dot stands for all it begins.
-UNSAFE_ANNOTATIONS: tuple[str, ...] = ()
+UNSAFE_ANNOTATIONS: tuple[str, ...] = ("run.oci.mount_context_type",)
 # Those that make ocirt stricter, or do no more than the configuration may do anyway.
 SAFE_ANNOTATIONS: tuple[str, ...] = ("run.oci.seccomp_fail_unknown_syscall",)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.harness import Container, proc
+from tests.integration.test_namespaces import ask_for
 
 
 def mount(container: Container, **entry: Any) -> None:
@@ -352,3 +353,27 @@ def test_tmpcopyup_is_for_a_tmpfs(container: Container) -> None:
     container.bundle.save()
     words = container.refused("create", "--bundle", str(container.bundle.directory))
     assert "/mounts/5/options" in words and "tmpcopyup" in words
+
+
+def test_a_source_that_the_containers_root_may_not_reach(
+    container: Container, directory: Path
+) -> None:
+    """In a user namespace its root is nobody on the host: the runtime opens the source."""
+    (directory / "locked/data").mkdir(parents=True)
+    (directory / "locked/data/file").write_text("text")
+    (directory / "locked").chmod(0o700)
+    ask_for(container, "pid", "mount", "uts", "ipc", "network", "user")
+    bind(container, directory / "locked/data", "/data")
+    assert container.inside("cat /data/file") == "text"
+
+
+@pytest.mark.peer_fails("runc", "has it since 1.2")
+def test_ids_mapped_as_the_containers(container: Container, directory: Path) -> None:
+    """idmap without mappings: those of the user namespace. On the host nothing changes owner."""
+    (directory / "data").mkdir()
+    (directory / "data/file").write_text("text")
+    os.chown(directory / "data/file", 7, 8)
+    ask_for(container, "pid", "mount", "uts", "ipc", "network", "user")
+    bind(container, directory / "data", "/data", "idmap")
+    assert container.inside("stat -c %u:%g /data/file") == "7:8"
+    assert (directory / "data/file").stat().st_uid == 7

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -218,7 +219,6 @@ def test_no_pivot() -> None:
             {"netDevices": {"eth0": {}}, "namespaces": [{"type": "mount"}]},
             "/linux/netDevices",
         ),
-        ({"mountLabel": "x"}, "/linux/mountLabel"),
     ],
 )
 def test_refusals(linux: dict[str, Any], words: str) -> None:
@@ -248,12 +248,44 @@ def test_a_foreground_run_ends_with_the_runtime_after_the_user_is_set() -> None:
     assert not [s for s in plan().start if s.what == "end with the runtime"]
 
 
+def test_sources_are_opened_before_there_is_an_init() -> None:
+    linux: dict[str, Any] = {"namespaces": [{"type": "mount"}, {"type": "user"}], "sysctl": {}}
+    steps = plan(HOST, OPTIONS, uidMappings=MAP, gidMappings=MAP, **linux).create
+    assert_order(steps, "open /y, the source of mounts[2]", "clone init", "mount mounts[2]")
+
+
 @pytest.mark.parametrize("option", ["idmap", "ridmap"])
-def test_options_that_wait_are_refused(option: str) -> None:
+def test_an_idmap_needs_mappings(option: str) -> None:
     document = copy.deepcopy(BASE)
-    document["mounts"][1]["options"] = [option]
-    with pytest.raises(OcirtError, match="/mounts/1/options"):
+    document["mounts"][2]["options"] = ["bind", option]
+    with pytest.raises(OcirtError, match="/mounts/2/uidMappings"):
         build(Config.from_json(document), HOST, OPTIONS)
+
+
+def test_only_binds_are_id_mapped() -> None:
+    document = copy.deepcopy(BASE)
+    document["mounts"][1]["options"] = ["idmap"]
+    with pytest.raises(OcirtError, match="/mounts/1/uidMappings"):
+        build(Config.from_json(document), HOST, OPTIONS)
+
+
+def test_a_mount_label_becomes_an_option_where_there_is_selinux() -> None:
+    def data(host: Host) -> tuple[str, ...]:
+        steps = plan(host, mountLabel="a:b:c:s0:c1,c2").create
+        (step,) = [s for s in steps if s.what.startswith("mount mounts[1]")]
+        assert isinstance(step.action, mounts.FilesystemMount)
+        return step.action.options.data
+
+    assert data(HOST) == ()
+    assert "/linux/mountLabel" in plan(mountLabel="a").warnings[-1]
+    assert data(replace(HOST, selinux=True)) == ('context="a:b:c:s0:c1,c2"',)
+
+
+def test_what_a_bind_mount_has_no_use_for_is_a_warning() -> None:
+    document = copy.deepcopy(BASE)
+    document["mounts"][2]["options"] = ["bind", "mode=755"]
+    (warning,) = build(Config.from_json(document), HOST, OPTIONS).warnings
+    assert "/mounts/2/options" in warning and "mode=755" in warning
 
 
 def test_without_root_a_user_namespace_is_needed() -> None:

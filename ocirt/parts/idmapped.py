@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Id-mapped mounts (config.md, "Mounts": uidMappings, gidMappings, idmap, ridmap).
+
+The kernel takes a mount's mappings from a user namespace (mount_setattr(2), MOUNT_ATTR_IDMAP), so
+one is made for it, by a child that does nothing else and is gone afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ocirt.kernel import constants as k
+from ocirt.kernel.mounts import mount_setattr
+from ocirt.kernel.process import clone3
+from ocirt.parts.idmap import write_maps
+from ocirt.spec.model import IDMapping
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """What a mount's ids become: container_id on the filesystem shows as host_id."""
+
+    uids: tuple[IDMapping, ...]
+    gids: tuple[IDMapping, ...]
+    recursive: bool
+
+    def apply(self, tree: int) -> None:
+        """Map the ids of a detached mount, and of those below it if recursive. Raises OSError."""
+        with _user_namespace(self.uids, self.gids) as namespace:
+            flags = k.AT_RECURSIVE if self.recursive else 0
+            try:
+                mount_setattr(tree, flags, attr_set=k.MOUNT_ATTR_IDMAP, user_namespace=namespace)
+            except OSError as e:
+                words = f"map ids: {os.strerror(e.errno or 0).lower()}"
+                raise OSError(e.errno, f"{words}; can this filesystem be id-mapped?") from None
+
+
+@contextmanager
+def _user_namespace(uids: tuple[IDMapping, ...], gids: tuple[IDMapping, ...]) -> Iterator[int]:
+    """Make a user namespace with these mappings; yields its descriptor."""
+    waits, wakes = os.pipe2(os.O_CLOEXEC)
+    pid, pidfd = clone3(k.CLONE_NEWUSER)
+    if pid == 0:
+        # Ends when it is killed, or with the runtime, whose end of the pipe is the only one.
+        os.close(wakes)
+        os.read(waits, 1)
+        os._exit(0)
+    try:
+        write_maps(pid, uids, gids)
+        fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for end in (pidfd, waits, wakes):
+            os.close(end)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
