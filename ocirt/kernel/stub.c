@@ -26,9 +26,10 @@ enum kind { SYSCALL, WAIT, HOOK, REPORT_TO, FORK };
 /*
  * SILENT says beforehand that silence will mean success: the execve closes the connection, and a
  * filter may forbid to send. KEEP writes the result, an int, where arg[5] points. PEER puts the
- * connection that said "go" in arg[0], and takes 0, its end, for an error.
+ * connection that said "go" in arg[0], and takes 0, its end, for an error. TAKE puts the int that
+ * KEEP wrote, where arg[0] points, in arg[0].
  */
-enum flag { MAY_FAIL = 1, SILENT = 2, KEEP = 4, PEER = 8 };
+enum flag { MAY_FAIL = 1, SILENT = 2, KEEP = 4, PEER = 8, TAKE = 16 };
 enum failure { BY_ERRNO, BY_STATUS, BY_TIMEOUT }; /* what the number in a report means */
 
 struct op {
@@ -198,8 +199,11 @@ __attribute__((used)) void stub_main(const long *stack)
         } else {
             if (op->flags & SILENT)
                 say(peer, "x", 1);
-            error = call(op->number, op->flags & PEER ? peer : op->arg[0], op->arg[1], op->arg[2],
-                         op->arg[3], op->arg[4], op->arg[5]);
+            error = call(op->number,
+                         op->flags & PEER   ? peer
+                         : op->flags & TAKE ? *(const int *)op->arg[0]
+                                            : op->arg[0],
+                         op->arg[1], op->arg[2], op->arg[3], op->arg[4], op->arg[5]);
             if (op->flags & KEEP)
                 *(int *)op->arg[5] = (int)error;
             if (op->flags & PEER && error == 0)

@@ -48,7 +48,8 @@ class Flag(IntFlag):
     """How an operation is done.
 
     MAY_FAIL: go on after a failure. SILENT: if nothing more is heard, the program runs (the execve
-    closes the channel, and a filter may forbid to send). KEEP and PEER: see hand_over().
+    closes the channel, and a filter may forbid to send). PEER: see hand_over(). KEEP and
+    TAKE: see keep() and take().
     """
 
     NONE = 0
@@ -56,6 +57,7 @@ class Flag(IntFlag):
     SILENT = 2
     KEEP = 4
     PEER = 8
+    TAKE = 16
 
 
 class Failure(IntEnum):
@@ -105,6 +107,17 @@ class StubList:
         """Add a system call; bytes are placed and passed by address; text precedes its error."""
         values = [self.place(a) if isinstance(a, bytes) else _signed(a) for a in args]
         self._add(_Kind.SYSCALL, flags, number, values, text)
+
+    def keep(self, number: int, *args: Argument, text: str = "") -> int:
+        """Add a system call of up to 5 arguments; returns where its result will be, for take()."""
+        place = self.place(bytes(4))
+        padding = [0] * (5 - len(args))
+        self.syscall(number, *args, *padding, place, text=text, flags=Flag.KEEP)
+        return place
+
+    def take(self, number: int, place: int, *args: Argument, text: str = "") -> None:
+        """Add a system call whose first argument is the result that keep() kept at a place."""
+        self.syscall(number, place, *args, text=text, flags=Flag.TAKE)
 
     def hand_over(
         self, number: int, *args: Argument, text: str = "", flags: Flag = Flag.NONE

@@ -18,6 +18,7 @@ from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
 from ocirt.kernel.files import read_at
 from ocirt.kernel.stublist import Flag
+from ocirt.parts import lsm
 from ocirt.parts.capabilities import CapabilitySets, DropBounding, SetCapabilities
 from ocirt.parts.scheduling import SetIOPriority, SetMemoryPolicy, SetScheduler
 from ocirt.parts.seccomp import LoadFilter
@@ -72,6 +73,7 @@ def steps(
     if config.linux.memory_policy is not None:
         policy = SetMemoryPolicy(config.linux.memory_policy)
         yield stub("set the memory policy", "/linux/memoryPolicy", policy)
+    yield from lsm.stub_steps(process)
     if process.no_new_privileges:
         yield stub("set no_new_privs", "/process/noNewPrivileges", SetNoNewPrivileges())
     elif load:

@@ -23,6 +23,7 @@ from ocirt.kernel.constants import (
 from ocirt.kernel.mounts import detached_tmpfs, mount_setattr
 from ocirt.kernel.process import clone3, default_action, sealed_memfd
 from ocirt.kernel.signals import ALL, SIG_BLOCK, SIG_SETMASK, pthread_sigmask
+from ocirt.parts.lsm import hand_procfs_on, wants_label
 from ocirt.parts.stdio import close_on_exec_from
 from ocirt.parts.step import Context, Side, Step
 
@@ -171,6 +172,9 @@ class BecomeStub:
     def run(self, c: Context) -> None:
         close_on_exec_from(self.first_free_fd)
         c.listener = _move_up(c.listener, self.first_free_fd)
+        process = c.config.process
+        if process is not None and wants_label(process):
+            hand_procfs_on(c, _move_up(c.proc, self.first_free_fd))
         for step in self.steps:
             step.action.run(c)
         content = sealed_memfd("ocirt-list", c.stub.encode(), executable=False)

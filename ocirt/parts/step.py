@@ -104,6 +104,7 @@ class Context:
     namespaces: dict[str, int] = field(default_factory=dict)  # joined ones, by type
     sources: dict[int, int] = field(default_factory=dict)  # detached bind sources, by mount index
     filter: bytes = b""  # the compiled seccomp program
+    stub_procfs: int = -1  # procfs of the host, where the stub needs one
     stub: StubList = field(default_factory=StubList)
     network: int = -1  # init's network namespace, where devices were moved into it
     moved_devices: list[tuple[str, str]] = field(default_factory=list)  # their old and new names

@@ -26,6 +26,7 @@ from ocirt.parts import (
     identity,
     idmap,
     limits,
+    lsm,
     masks,
     mounts,
     namespaces,
@@ -124,6 +125,8 @@ def _prepare(b: _Builder) -> Iterator[Step]:
         yield Step(
             _R, f"open the {kind} namespace {path}", pointer, namespaces.OpenNamespace(kind, path)
         )
+    if b.config.process is not None:
+        yield from lsm.early_steps(b.config.process)
     yield from netdevices.early_steps(b.config.linux.net_devices)
     if b.options.console_socket is not None:
         path = b.options.console_socket

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ocirt.errors import OcirtError
-from ocirt.spec.model import Config, Process
+from ocirt.spec.model import Config
 
 
 def refuse_unsupported(config: Config) -> None:
@@ -13,16 +13,6 @@ def refuse_unsupported(config: Config) -> None:
     _refuse(
         ("/linux/intelRdt", linux.intel_rdt),
         ("/linux/personality/flags", linux.personality and linux.personality.flags),
-    )
-    if config.process is not None:
-        refuse_unsupported_process(config.process)
-
-
-def refuse_unsupported_process(process: Process) -> None:
-    """Do the same for a process alone, as exec has it."""
-    _refuse(
-        ("/process/apparmorProfile", process.apparmor_profile),
-        ("/process/selinuxLabel", process.selinux_label),
     )
 
 

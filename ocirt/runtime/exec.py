@@ -20,7 +20,7 @@ from ocirt.kernel.process import sealed_memfd
 from ocirt.kernel.signals import ALL
 from ocirt.kernel.stublist import PID_SIZE, Failure, Report
 from ocirt.kernel.terminal import Size, set_size
-from ocirt.parts import credentials, enter
+from ocirt.parts import credentials, enter, lsm
 from ocirt.parts.executable import FindExecutable
 from ocirt.parts.hooks import hook_state
 from ocirt.parts.idmap import user_outside
@@ -31,7 +31,6 @@ from ocirt.parts.seccomp import CompileFilter
 from ocirt.parts.stdio import OwnStdio
 from ocirt.parts.step import Context
 from ocirt.parts.terminal import connect_console, open_pair, send_master
-from ocirt.plan.unsupported import refuse_unsupported_process
 from ocirt.runtime.agent import connected, hear
 from ocirt.runtime.create import check_console, check_preserved, write_pid_file
 from ocirt.runtime.exec_options import ExecOptions, below, process_of
@@ -118,7 +117,8 @@ def _context(entry: Entry, record: Record, config: Config, pidfd: int) -> Contex
 
 def _enter(c: Context, config: Config, options: ExecOptions) -> tuple[int, int]:
     process = process_of(config, options)
-    refuse_unsupported_process(process)
+    for step in lsm.early_steps(process):
+        step.action.run(c)
     check_console(
         terminal=process.terminal, console_socket=options.console_socket, detach=options.detach
     )
@@ -133,6 +133,9 @@ def _enter(c: Context, config: Config, options: ExecOptions) -> tuple[int, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     pid_from, pid_to = os.pipe2(os.O_CLOEXEC)
     c.inherited += [theirs.fileno(), pid_to, c.init_pidfd, c.root.fd]
+    if lsm.wants_label(process):
+        c.inherited.append(c.proc)
+        lsm.hand_procfs_on(c, c.proc)
     host = read_host()
     for step in (
         *enter.steps(process, report=theirs.fileno(), pid_to=pid_to),

@@ -398,3 +398,13 @@ def test_where_executable_memfds_are_forbidden(container: Container) -> None:
         argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
     )
     assert (ended.returncode, ended.stdout) == (0, "ran\n"), ended.stderr
+
+
+@pytest.mark.skipif(os.path.exists("/sys/module/apparmor"), reason="this host has AppArmor")
+@pytest.mark.skipif(os.path.exists("/sys/fs/selinux/enforce"), reason="this host has SELinux")
+@pytest.mark.parametrize("field", ["apparmorProfile", "selinuxLabel"])
+def test_a_label_that_cant_be_had(container: Container, field: str) -> None:
+    container.bundle.set(f"/process/{field}", "a:b:c:d")
+    container.bundle.save()
+    words = container.refused("create", "--bundle", str(container.bundle.directory))
+    assert "apparmor" in words.lower() or "selinux" in words.lower()

@@ -136,6 +136,23 @@ def test_a_list_that_isnt_one(content: bytes) -> None:
     assert ended.returncode == 1
 
 
+def test_a_result_is_taken_by_the_next_call(tmp_path: Path) -> None:
+    """Opened and written to without anybody knowing the descriptor's number."""
+    file = tmp_path / "file"
+    file.write_text("....")
+
+    def fill(content: StubList) -> None:
+        path = bytes(file) + b"\0"
+        kept = content.keep(_linux.SYS_openat, -100, path, os.O_WRONLY, text="open")
+        content.take(_linux.SYS_write, kept, b"word", 4, text="write")
+        content.take(_linux.SYS_close, kept, text="close")
+        execute(content, "/bin/sh", "-c", "ls /proc/self/fd | wc -l")
+
+    # stdin, stdout, stderr, and ls's own.
+    assert conversation(tmp_path, fill) == (Report(executed=True), b"4\n")
+    assert file.read_text() == "word"
+
+
 def test_silence_means_that_it_vanished() -> None:
     assert decode_report(b"") == Report(executed=False)
     assert decode_report(b"x") == Report(executed=True)

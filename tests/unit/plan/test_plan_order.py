@@ -262,6 +262,19 @@ def test_an_idmap_needs_mappings(option: str) -> None:
         build(Config.from_json(document), HOST, OPTIONS)
 
 
+@pytest.mark.parametrize("new_privileges", [True, False])
+def test_labels_are_asked_for_before_no_new_privs_and_the_filter(new_privileges: bool) -> None:
+    document = copy.deepcopy(BASE)
+    document["process"].update(
+        apparmorProfile="p", selinuxLabel="l", noNewPrivileges=not new_privileges
+    )
+    steps = build(Config.from_json(document), HOST, OPTIONS)
+    assert_order(steps.create, "look for AppArmor", "look for SELinux", "make the cgroup")
+    words = ["run the startContainer", "ask for the AppArmor", "ask for the SELinux"]
+    words += [] if new_privileges else ["set no_new_privs"]
+    assert_order(steps.start, *words, "load the seccomp filter", "execute")
+
+
 def test_only_binds_are_id_mapped() -> None:
     document = copy.deepcopy(BASE)
     document["mounts"][1]["options"] = ["idmap"]
