@@ -34,7 +34,11 @@ class Agent:
     state: Mapping[str, object]
 
     def give(self, listener: int, pid: int) -> None:
-        """Send a listener; pid is the process that loaded the filter. Raises OSError."""
+        """Send a listener and close the connection, which ends what is sent. Raises OSError.
+
+        pid is the process that loaded the filter. Its execve may be the first thing that the agent
+        is asked about, so that nothing may wait for the program.
+        """
         document: dict[str, object] = {
             "ociVersion": VERSION_MAX,
             "fds": ["seccompFd"],
@@ -47,6 +51,7 @@ class Agent:
         sent = socket.send_fds(self.connection, [text], [listener], socket.MSG_NOSIGNAL)
         # What doesn't fit into one message follows without descriptors.
         self.connection.sendall(text[sent:], socket.MSG_NOSIGNAL)
+        self.connection.close()
 
 
 @contextmanager

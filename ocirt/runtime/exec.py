@@ -34,7 +34,7 @@ from ocirt.parts.terminal import connect_console, open_pair, send_master
 from ocirt.runtime.agent import connected, hear
 from ocirt.runtime.create import check_console, check_preserved, write_pid_file
 from ocirt.runtime.exec_options import ExecOptions, below, process_of
-from ocirt.runtime.foreground import wait_for
+from ocirt.runtime.foreground import prepare_terminal, wait_for
 from ocirt.runtime.host import read_host
 from ocirt.runtime.pids import open_process
 from ocirt.runtime.query import Status, status_of
@@ -188,6 +188,7 @@ def _terminal(c: Context, process: Process, options: ExecOptions) -> int:
         size = process.console_size
         set_size(master, Size(size.height, size.width))
     if options.console_socket is None:
+        prepare_terminal(master)
         return master
     os.close(master)
     return -1

@@ -56,6 +56,31 @@ def wait_for(pid: int, terminal: int = -1, notify: Notify | None = None) -> int:
         pthread_sigmask(SIG_SETMASK, previous)
 
 
+def prepare_terminal(master: int) -> None:
+    """Set a program's terminal up before the program sees it, and saves what it saw.
+
+    It has the size of the caller's. Line feeds come as the program wrote them, as without a
+    terminal; the caller's terminal turns them into CR LF.
+    """
+    tty.tcsetattr(master, tty.without_onlcr(tty.tcgetattr(master)))
+    _copy_size(_own_terminal(), master)
+
+
+def _own_terminal() -> int:
+    return next((fd for fd in (0, 1, 2) if tty.is_terminal(fd)), -1)
+
+
+def _copy_size(host: int, master: int) -> None:
+    if host < 0:
+        return
+    try:
+        size = tty.get_size(host)
+        if size.rows and size.columns:
+            tty.set_size(master, size)
+    except OSError:
+        pass  # the terminal is gone
+
+
 def _wait(pid: int, arrivals: int, relay: Relay | None, notify: Notify | None) -> int:
     while (code := _reap(pid)) is None:
         ready = _poll(arrivals, relay, notify)
@@ -118,7 +143,7 @@ class Relay:
 
     def __init__(self, master: int) -> None:
         self._master = master
-        self._host = next((fd for fd in (0, 1, 2) if tty.is_terminal(fd)), -1)
+        self._host = _own_terminal()
         self._saved: tty.Attributes | None = None
         self._typed = b""  # from stdin, on its way to the program
         self._said = b""  # from the program, on its way to stdout
@@ -128,9 +153,6 @@ class Relay:
 
     def __enter__(self) -> Relay:
         os.set_blocking(self._master, False)
-        # Line feeds come as the program wrote them, as without a terminal; the caller's terminal
-        # turns them into CR LF.
-        tty.tcsetattr(self._master, tty.without_onlcr(tty.tcgetattr(self._master)))
         if self._host >= 0:
             self._saved = tty.tcgetattr(self._host)
             self.resume()
@@ -160,14 +182,7 @@ class Relay:
 
     def resize(self) -> None:
         """Give the program's terminal the size of the caller's."""
-        if self._host < 0:
-            return
-        try:
-            size = tty.get_size(self._host)
-            if size.rows and size.columns:
-                tty.set_size(self._master, size)
-        except OSError:
-            pass  # the terminal is gone
+        _copy_size(self._host, self._master)
 
     def wanted(self) -> dict[int, int]:
         """Return what poll(2) is to watch: nothing is read before what was read has gone on."""

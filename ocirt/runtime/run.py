@@ -11,7 +11,7 @@ import prctl
 from ocirt.errors import OcirtError
 from ocirt.parts.terminal import receive_master
 from ocirt.runtime.create import CreateOptions, check_options, create_entry
-from ocirt.runtime.foreground import wait_for
+from ocirt.runtime.foreground import prepare_terminal, wait_for
 from ocirt.runtime.notify import listen
 from ocirt.runtime.start import start_entry, wait_until_ready
 from ocirt.runtime.store import Entry, Store
@@ -35,7 +35,7 @@ def run(
     check_options(options)
     if detach:
         entry = create_entry(store, container_id, options)
-        return _carry(entry, -1, options.notify_socket, detach=True, keep=keep)
+        return _carry(entry, None, options.notify_socket, keep=keep)
     if subreaper:
         prctl.set_child_subreaper(1)
     # Where the terminal comes from, if config.json wants one.
@@ -43,22 +43,27 @@ def run(
     options = replace(options, console=theirs.detach())
     entry = create_entry(store, container_id, options)
     with console:
-        terminal = receive_master(console)
-        return _carry(entry, terminal, options.notify_socket, detach=False, keep=keep)
+        return _carry(entry, console, options.notify_socket, keep=keep)
 
 
 def _carry(
-    entry: Entry, terminal: int, notify_socket: str | None, *, detach: bool, keep: bool
+    entry: Entry, console: socket.socket | None, notify_socket: str | None, *, keep: bool
 ) -> int:
-    """Take a created container through its life; whatever ends a run ends its container."""
+    """Take a created container through its life; whatever ends a run ends its container.
+
+    console is where its terminal comes from, None if nobody waits for the end.
+    """
     try:
+        terminal = -1 if console is None else receive_master(console)
+        if terminal >= 0:
+            prepare_terminal(terminal)
         record = entry.read_record()
         if record is None:
             raise OcirtError(f"container {entry.id} vanished while it was being created")
         notify = listen(entry, notify_socket)
         start_entry(entry)
         entry.unlock()
-        if detach:
+        if console is None:
             if notify is not None:
                 wait_until_ready(entry, notify)
             return 0

@@ -7,6 +7,7 @@ import itertools
 import os
 import secrets
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -78,6 +79,24 @@ def rootfs_template(scratch: Path) -> Path:
     """A busybox root filesystem, made once."""
     path = scratch / "rootfs"
     make_rootfs(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def call_program(scratch: Path) -> Path:
+    """tests/harness/call.c, compiled."""
+    path = scratch / "call"
+    argv = [
+        "gcc",
+        "-std=c11",
+        "-O1",
+        "-static",
+        "-pthread",
+        str(HERE.parent / "harness/call.c"),
+        "-o",
+        str(path),
+    ]
+    subprocess.run(argv, check=True)
     return path
 
 

@@ -24,8 +24,6 @@ pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="system calls are named by their numbers on x86-64"
 )
 
-HERE = Path(__file__).parent
-SOURCE = HERE.parent / "harness/call.c"
 SIGSYS = 128 + 31
 
 MKDIR, GETPPID, PERSONALITY = 83, 110, 135
@@ -40,15 +38,6 @@ __attribute__((naked)) void _start(void)
     __asm__("mov $60, %eax; mov $42, %edi; syscall");
 }
 """
-
-
-@pytest.fixture(scope="session")
-def call_program(scratch: Path) -> Path:
-    """tests/harness/call.c, compiled."""
-    path = scratch / "call"
-    argv = ["gcc", "-std=c11", "-O1", "-static", "-pthread", str(SOURCE), "-o", str(path)]
-    subprocess.run(argv, check=True)
-    return path
 
 
 @pytest.fixture
