@@ -24,6 +24,8 @@ OPERATIONS = {
     "run": ["measure", "true"],
     "create+start+delete": ["measure", "create+start+delete"],
     "run, seccomp": ["measure", "seccomp"],
+    "run, seccomp, uncached": ["measure", "uncached"],
+    "run, invalid config": ["measure", "invalid"],
     "run, 50 mounts": ["measure", "mounts"],
     "exec": ["measure", "exec"],
     "state": ["measure", "state"],
