@@ -12,8 +12,8 @@
 #define PLACE_H
 #include <stddef.h>
 
-/* Above every address of the executable and its heap, aligned to the largest page we want. */
-#define PLACE_FROM 0x10000000UL
+/* Above the executable and wherever the kernel may put its heap, aligned to a huge page. */
+#define PLACE_FROM 0x100000000UL
 #define PLACE_ALIGNMENT (2UL << 20)
 #define PLACE_ROOM (1UL << 30)
 
