@@ -29,6 +29,7 @@
 
 /* INIT_FUNCTIONS(X): the built-in modules; VDSO_POINTERS(X): glibc's pointers into the vDSO. */
 #include "found.h"
+#include "../kernel/raw.h"
 #include "place.h"
 
 #define PAGE 4096UL
@@ -95,22 +96,13 @@ static struct {
 
 /* ---- The image's start. ---- */
 
-/* Raw: before the thread pointer is set there is no errno to write to. */
-static long raw(long number, long a, long b, long c, long d)
-{
-    register long r10 __asm__("r10") = d;
-    __asm__ volatile("syscall" : "+a"(number) : "D"(a), "S"(b), "d"(c), "r"(r10)
-                     : "rcx", "r11", "memory");
-    return number;
-}
-
 /*
  * Give the placed blocks their content. One fault for a huge page, where the kernel has one to
  * spare, costs as much as some fifty for small ones.
  */
 static void copy_region(void)
 {
-    raw(SYS_madvise, (long)PLACE_FROM, (long)saved.room, MADV_HUGEPAGE, 0);
+    RAW(madvise, (long)PLACE_FROM, (long)saved.room, MADV_HUGEPAGE, 0);
     for (unsigned long at = 0; at < saved.room; at += PAGE)
         if (saved.full[at / PAGE / 8] & 1 << at / PAGE % 8)
             memcpy((void *)(PLACE_FROM + at), (void *)(PLACE_FROM + saved.room + at), PAGE);
@@ -148,12 +140,12 @@ static void refresh_thread(void)
     /* The place is part of the x86-64 ABI: GCC compiles it into every protected function. */
     __asm__ volatile("movq %0, %%fs:0x28" : : "r"(canary));
 
-    *saved.tid = (int)raw(SYS_set_tid_address, (long)saved.tid, 0, 0, 0);
-    raw(SYS_set_robust_list, (long)saved.robust, (long)saved.robust_size, 0, 0);
+    *saved.tid = (int)RAW(set_tid_address, (long)saved.tid, 0, 0, 0);
+    RAW(set_robust_list, (long)saved.robust, (long)saved.robust_size, 0, 0);
     if (__rseq_size) {
         memset(rseq, 0, RSEQ_AREA);
         rseq[1] = (uint32_t)-1; /* cpu_id: not registered; stays so if the kernel has no rseq */
-        raw(SYS_rseq, (long)rseq, RSEQ_AREA, 0, RSEQ_SIGNATURE);
+        RAW(rseq, (long)rseq, RSEQ_AREA, 0, RSEQ_SIGNATURE);
     }
 }
 
@@ -227,7 +219,7 @@ __attribute__((used)) void image_start(long *stack)
     while (*end)
         end++;
     copy_region();
-    raw(SYS_arch_prctl, ARCH_SET_FS, (long)saved.thread, 0, 0);
+    RAW(arch_prctl, ARCH_SET_FS, (long)saved.thread, 0, 0);
     refresh_auxv((Elf64_auxv_t *)(end + 1));
     refresh_thread();
     /* The old heap is data now; sbrk(2) has to ask the kernel where the new one begins. */
