@@ -46,17 +46,21 @@ class CloneInit:
     """Make init, with its new namespaces, by one clone3(2).
 
     As the joiner's sibling where there is one (CLONE_PARENT), so that the runtime, or `run`, is
-    its parent in any case.
+    its parent in any case. shared: it is to share the runtime's memory, so that none is copied.
     """
 
     flags: int
+    shared: bool = False
 
     def run(self, c: Context) -> None:
         from_joiner = c.side is Side.JOINER
         flags = self.flags | (CLONE_PARENT if from_joiner else 0)
         into = c.attachment.into if c.attachment is not None else -1
         flags |= CLONE_INTO_CGROUP if into >= 0 else 0
-        pid, pidfd = _clone(c, Side.INIT, flags, into)
+        if self.shared:
+            pid, pidfd = c.share(flags, into)
+        else:
+            pid, pidfd = _clone(c, Side.INIT, flags, into)
         if pid:
             c.born(pid, pidfd)
 
