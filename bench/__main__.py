@@ -140,7 +140,7 @@ def _facts(peer: Peer) -> dict[str, float]:
     run = peer.ask("measure", "true")
     return {
         "least memory limit, KiB": peer.ask("smallest").get("limit", 0),
-        "peak memory of run, KiB": run["peak"],
+        "peak memory of run, KiB": peer.ask("peak")["peak"],
         "page faults of run": run["faults"],
         "system calls of run": peer.ask("system_calls")["calls"],
         **{f"created: {k}, KiB": v for k, v in peer.ask("created").items()},
