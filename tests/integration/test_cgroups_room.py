@@ -55,6 +55,14 @@ class Place:
         manager.create(paths, self.layout)
         return paths
 
+    def below(self, paths: CgroupPaths) -> CgroupPaths:
+        """Make a cgroup in one that has processes: on v2 it gets no controllers."""
+        if not paths.unified:
+            return self.made("c/inner")
+        inner = f"{paths.unified}/inner"
+        os.mkdir(inner)
+        return CgroupPaths({}, inner)
+
     def sleep(self, paths: CgroupPaths | None = None) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(["sleep", "1000"])
         self.children.append(child)
@@ -231,7 +239,7 @@ def test_processes_are_listed_with_nested_ones(any_version: Place) -> None:
     paths = any_version.made()
     assert manager.processes(paths) == []
     outer = any_version.sleep(paths)
-    inner = any_version.sleep(any_version.made("c/inner"))
+    inner = any_version.sleep(any_version.below(paths))
     assert manager.processes(paths) == sorted([outer.pid, inner.pid])
 
 
@@ -241,7 +249,7 @@ def test_processes_of_no_cgroup(any_version: Place) -> None:
 
 def test_kill_ends_nested_processes_too(any_version: Place) -> None:
     paths = any_version.made()
-    children = [any_version.sleep(paths), any_version.sleep(any_version.made("c/inner"))]
+    children = [any_version.sleep(paths), any_version.sleep(any_version.below(paths))]
     bystander = any_version.sleep()
     manager.kill(paths, signal.SIGKILL)
     assert manager.processes(paths) == []
