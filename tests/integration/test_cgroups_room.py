@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -54,14 +55,6 @@ class Place:
         paths = self.paths(name)
         manager.create(paths, self.layout)
         return paths
-
-    def below(self, paths: CgroupPaths) -> CgroupPaths:
-        """Make a cgroup in one that has processes: on v2 it gets no controllers."""
-        if not paths.unified:
-            return self.made("c/inner")
-        inner = f"{paths.unified}/inner"
-        os.mkdir(inner)
-        return CgroupPaths({}, inner)
 
     def sleep(self, paths: CgroupPaths | None = None) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(["sleep", "1000"])
@@ -239,7 +232,7 @@ def test_processes_are_listed_with_nested_ones(any_version: Place) -> None:
     paths = any_version.made()
     assert manager.processes(paths) == []
     outer = any_version.sleep(paths)
-    inner = any_version.sleep(any_version.below(paths))
+    inner = any_version.sleep(any_version.made("c/inner"))
     assert manager.processes(paths) == sorted([outer.pid, inner.pid])
 
 
@@ -249,7 +242,7 @@ def test_processes_of_no_cgroup(any_version: Place) -> None:
 
 def test_kill_ends_nested_processes_too(any_version: Place) -> None:
     paths = any_version.made()
-    children = [any_version.sleep(paths), any_version.sleep(any_version.below(paths))]
+    children = [any_version.sleep(paths), any_version.sleep(any_version.made("c/inner"))]
     bystander = any_version.sleep()
     manager.kill(paths, signal.SIGKILL)
     assert manager.processes(paths) == []
@@ -536,6 +529,16 @@ def test_v2_frozen_cgroup_is_refused_and_killed(v2: Place) -> None:
         manager.create(v2.paths("c/new"), v2.layout)
     manager.kill(paths, signal.SIGKILL, deadline_seconds=30)
     assert child.wait() == -signal.SIGKILL
+
+
+def test_v2_a_parent_with_processes_stays_what_it_is(v2: Place) -> None:
+    """Controllers for processes beside it would make it a threaded domain, for good."""
+    outer = v2.made("p")
+    v2.sleep(outer)
+    inner = v2.made("p/c")
+    for paths in (outer, inner):
+        assert Path(paths.unified, "cgroup.type").read_text() == "domain\n"
+    v2.sleep(inner)
 
 
 def test_v2_threaded_parent_is_refused(v2: Place) -> None:
