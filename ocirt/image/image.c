@@ -243,9 +243,22 @@ extern char image_entry[];
 
 /* ---- The module _image: that it exists tells the application how it was started. ---- */
 
+static PyObject *stop_placing(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    place_stop();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef image_methods[] = {
+    { "stop_placing", stop_placing, METH_NOARGS, "For the seed: see place.h, place_stop()." },
+    { NULL, NULL, 0, NULL },
+};
+
 static PyModuleDef image_module = {
     PyModuleDef_HEAD_INIT, "_image", "The pre-initialised executable.", -1,
-    NULL, NULL, NULL, NULL, NULL,
+    image_methods, NULL, NULL, NULL, NULL,
 };
 
 static PyObject *init_image(void)
@@ -289,7 +302,7 @@ static void check(PyStatus status)
         Py_ExitStatusException(status);
 }
 
-/* AFTER: another program to run, once the blocks are placed; "" for none. */
+/* AFTER: another program to run; "" for none. */
 enum argument { OUTPUT = 1, PLAIN, HASH_SEED, SEED_PY, AFTER, NUMBERS, GRANULE, RECORD, SEARCH_PATH };
 
 static void start_python(int argc, char **argv)
@@ -346,7 +359,6 @@ static void plant(const char *path, const char *after)
 {
     PyObject *main_module = PyImport_AddModule("__main__");
     run_file(path);
-    place_stop();
     if (*after)
         run_file(after);
     saved.entry = main_module ? PyObject_GetAttrString(main_module, "entry") : NULL;

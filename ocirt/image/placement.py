@@ -9,39 +9,32 @@ lie, then with a page for each block of the pages that were written to.
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
-import subprocess
 import sys
-import tempfile
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from ocirt.spec.defaults import default_config
+from ocirt.image.rehearsal import Commands, run_quietly
 
 _HERE = Path(__file__).parent
 _PAGE = 4096
-_LIMIT_SECONDS = 60
-
-# The container's program: it ends at once, and with an argument it waits.
-_PROGRAM = "#include <unistd.h>\nint main(int c, char **v) { (void)v; return c > 1 && pause(); }\n"
+_LARGEST = 2 * _PAGE
 
 Plant = Callable[..., None]
 
 
-def hot_blocks(plant: Plant, work: Path) -> Path | None:
+def hot_blocks(plant: Plant, work: Path, commands: Commands) -> Path | None:
     """Return a file of the blocks to place (place.h), None if that can't be found out here.
 
-    plant is build.py's. Raises CalledProcessError where the build's tools fail.
+    plant is build.py's, commands are what the image is made for. Raises CalledProcessError where
+    the build's tools fail.
     """
     profile, record = work / "profile", work / "blocks"
     tell = _HERE / "profile.py"
     plant(profile, tell, record=record)
     blocks = _read(record)
-    near = _in_pages(blocks, _written(profile, work))
+    near = _in_pages(blocks, _written(profile, work, commands))
     candidates = _write(work / "candidates", near)
     plant(profile, tell, numbers=candidates, granule=_PAGE, record=record)
     spread = _read(record)
@@ -49,7 +42,9 @@ def hot_blocks(plant: Plant, work: Path) -> Path | None:
     if len(blocks) != len(spread):
         print("blocks aren't placed: allocations differ from run to run", file=sys.stderr)
         return None
-    return _write(work / "hot", _in_pages(spread, _written(profile, work)) & near)
+    hot = _in_pages(spread, _written(profile, work, commands)) & near
+    # Of a large block, such as the table of interned strings, only some pages are written to.
+    return _write(work / "hot", {n for n in hot if spread[2 * n + 1] <= _LARGEST})
 
 
 def _read(path: Path) -> array[int]:
@@ -79,59 +74,10 @@ def _in_pages(blocks: array[int], pages: set[int]) -> set[int]:
     }
 
 
-def _written(profile: Path, work: Path) -> set[int]:
+def _written(profile: Path, work: Path, commands: Commands) -> set[int]:
     """Run what the image will be used for; return the addresses of the pages written to."""
     output = work / "pages"
     output.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="ocirt-build-") as folder:
-        for command in _commands(Path(folder)):
-            ended = subprocess.run(
-                [profile, "--root", f"{folder}/state", *command],
-                env={"OCIRT_PROFILE": str(output), "PATH": os.defpath},
-                # A container has them, too, and holds them: no pipes.
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=_LIMIT_SECONDS,
-                check=False,
-            )
-            if ended.returncode and "none" not in command:
-                print(f"profile: {' '.join(command)} failed", file=sys.stderr)
+    for words in commands:
+        run_quietly(profile, words, env={"OCIRT_PROFILE": str(output), "PATH": os.defpath})
     return set(_read(output))
-
-
-def _commands(folder: Path) -> Iterator[tuple[str, ...]]:
-    yield ("--version",)
-    yield ("list",)
-    yield "delete", "--force", "none"
-    yield "state", "none"
-    bundle = _bundle(folder, "true")
-    yield "plan", "--bundle", bundle, "true"
-    if os.geteuid():
-        return
-    yield "run", "--bundle", bundle, "true"
-    name = "wait"
-    yield "create", "--bundle", _bundle(folder, name, "wait"), name
-    yield "start", name
-    yield "state", name
-    yield "exec", name, "/true"
-    yield "kill", name, "KILL"
-    yield "delete", "--force", name
-
-
-def _bundle(folder: Path, name: str, *arguments: str) -> str:
-    rootfs = folder / "rootfs"
-    if not rootfs.exists():
-        for place in ("dev", "proc", "sys"):
-            (rootfs / place).mkdir(parents=True)
-        compiler = ["gcc", "-O1", "-static", "-xc", "-o", str(rootfs / "true"), "-"]
-        subprocess.run(compiler, input=_PROGRAM, text=True, check=True)
-    config: dict[str, Any] = default_config(rootless=False)
-    config["root"]["path"] = str(rootfs)
-    config["process"]["args"] = ["/true", *arguments]
-    config["process"]["terminal"] = False
-    config["linux"]["cgroupsPath"] = f"/ocirt-build-{secrets.token_hex(4)}"
-    bundle = folder / name
-    bundle.mkdir()
-    (bundle / "config.json").write_text(json.dumps(config))
-    return str(bundle)
