@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 
 from ocirt.image.check import check
-from ocirt.image.placement import hot_blocks
+from ocirt.image.placement import plant_placed
 from ocirt.image.rehearsal import Commands, prepare
 
 _HERE = Path(__file__).parent
@@ -159,8 +159,7 @@ def build(work: Path, plain: Path) -> tuple[Path, Path]:
     with tempfile.TemporaryDirectory(prefix="ocirt-build-") as folder:
         commands = prepare(Path(folder), plain)
         plant = Planter(seed, plain, sources, commands)
-        numbers = hot_blocks(plant, work, commands)
-        plant(image, numbers=numbers)
+        plant_placed(plant, image, work, commands)
         plant(probe, _HERE / "probe.py")
     return image, probe
 
