@@ -10,6 +10,7 @@ does the same work, slower. Any other failure is a mistake that has to be mended
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import re
@@ -19,10 +20,12 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 from pathlib import Path
 
 from ocirt.image.check import check
-from ocirt.image.placement import hot_blocks
+from ocirt.image.placement import plant_placed
+from ocirt.image.rehearsal import Commands, prepare
 
 _HERE = Path(__file__).parent
 _PACKAGE = _HERE.parent
@@ -152,11 +155,12 @@ def build(work: Path, plain: Path) -> tuple[Path, Path]:
     sources = _sources(work)
     seed = work / "seed"
     _compile(seed, work, sources, library)
-    plant = Planter(seed, plain, sources)
-    numbers = hot_blocks(plant, work)
     image, probe = work / "image", work / "probe"
-    plant(image, numbers=numbers)
-    plant(probe, _HERE / "probe.py")
+    with tempfile.TemporaryDirectory(prefix="ocirt-build-") as folder:
+        commands = prepare(Path(folder))
+        plant = Planter(seed, plain, sources, commands)
+        plant_placed(plant, image, work, commands)
+        plant(probe, _HERE / "probe.py")
     return image, probe
 
 
@@ -262,7 +266,8 @@ class Planter:
     Every run of one planter allocates in the same order (place.h): it has one hash seed.
     """
 
-    def __init__(self, seed: Path, plain: Path, sources: Path) -> None:
+    def __init__(self, seed: Path, plain: Path, sources: Path, commands: Commands) -> None:
+        self._commands = json.dumps(commands)
         # Python's own hash seed is 32 bits; 0 would mean none.
         self._first = [str(seed)], [str(plain), str(1 + secrets.randbelow(2**32 - 1))]
         prctl = _one(sources, "prctl.py").parent
@@ -288,7 +293,10 @@ class Planter:
         subprocess.run(
             [*before, str(target), *words, *programs, *placing, *self._search],
             check=True,
-            env={"GLIBC_TUNABLES": f"glibc.cpu.hwcaps={tunables}"},
+            env={
+                "GLIBC_TUNABLES": f"glibc.cpu.hwcaps={tunables}",
+                "OCIRT_REHEARSAL": self._commands,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )

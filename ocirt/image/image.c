@@ -35,7 +35,10 @@
 #define PAGE 4096UL
 #define PAGE_DOWN(x) ((x) & ~(PAGE - 1))
 #define PAGE_UP(x) PAGE_DOWN((x) + PAGE - 1)
-#define PLACE_UP(x) (((x) + PLACE_ALIGNMENT - 1) & ~(PLACE_ALIGNMENT - 1))
+#define PLACE_DOWN(x) ((x) & ~(PLACE_ALIGNMENT - 1))
+#define PLACE_UP(x) PLACE_DOWN((x) + PLACE_ALIGNMENT - 1)
+/* Of what a process allocates anew, so much should lie in the same huge page. */
+#define FRESH (256UL << 10)
 
 /* ---- CPython's table of built-in modules: ours, so that unused ones aren't linked in. ---- */
 
@@ -90,7 +93,8 @@ static struct {
     size_t robust_size;
     PyObject *entry;       /* what to call: entry(argv, environ, ignored) */
     const char *plain;     /* the launcher of plain Python */
-    size_t room;           /* of the placed blocks (place.h), if they have to be copied */
+    size_t room, huge;     /* of the placed blocks (place.h), if they have to be copied */
+    unsigned long data, data_end, heap, heap_end; /* set if page faults are to tell what is used */
     unsigned char full[LARGEST_COPY / PAGE / 8]; /* a bit for each page of it that isn't zero */
 } saved;
 
@@ -102,10 +106,18 @@ static struct {
  */
 static void copy_region(void)
 {
-    RAW(madvise, (long)PLACE_FROM, (long)saved.room, MADV_HUGEPAGE, 0);
+    RAW(madvise, PLACE_FROM, saved.huge, MADV_HUGEPAGE, 0);
     for (unsigned long at = 0; at < saved.room; at += PAGE)
         if (saved.full[at / PAGE / 8] & 1 << at / PAGE % 8)
             memcpy((void *)(PLACE_FROM + at), (void *)(PLACE_FROM + saved.room + at), PAGE);
+}
+
+/* Have the kernel read and map just the pages that are used, for profile.py. */
+static void map_only_what_is_used(void)
+{
+    RAW(madvise, saved.data, saved.data_end - saved.data, MADV_RANDOM, 0);
+    RAW(madvise, saved.heap, saved.heap_end - saved.heap, MADV_RANDOM, 0);
+    RAW(madvise, PLACE_FROM, PLACE_ROOM, MADV_RANDOM, 0);
 }
 
 static void refresh_auxv(Elf64_auxv_t *auxv)
@@ -218,7 +230,10 @@ __attribute__((used)) void image_start(long *stack)
 
     while (*end)
         end++;
-    copy_region();
+    if (saved.room)
+        copy_region();
+    else
+        map_only_what_is_used();
     RAW(arch_prctl, ARCH_SET_FS, (long)saved.thread, 0, 0);
     refresh_auxv((Elf64_auxv_t *)(end + 1));
     refresh_thread();
@@ -243,9 +258,22 @@ extern char image_entry[];
 
 /* ---- The module _image: that it exists tells the application how it was started. ---- */
 
+static PyObject *stop_placing(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    place_stop();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef image_methods[] = {
+    { "stop_placing", stop_placing, METH_NOARGS, "For the seed: see place.h, place_stop()." },
+    { NULL, NULL, 0, NULL },
+};
+
 static PyModuleDef image_module = {
     PyModuleDef_HEAD_INIT, "_image", "The pre-initialised executable.", -1,
-    NULL, NULL, NULL, NULL, NULL,
+    image_methods, NULL, NULL, NULL, NULL,
 };
 
 static PyObject *init_image(void)
@@ -289,7 +317,7 @@ static void check(PyStatus status)
         Py_ExitStatusException(status);
 }
 
-/* AFTER: another program to run, once the blocks are placed; "" for none. */
+/* AFTER: another program to run; "" for none. */
 enum argument { OUTPUT = 1, PLAIN, HASH_SEED, SEED_PY, AFTER, NUMBERS, GRANULE, RECORD, SEARCH_PATH };
 
 static void start_python(int argc, char **argv)
@@ -312,6 +340,7 @@ static void start_python(int argc, char **argv)
     config.hash_seed = strtoul(argv[HASH_SEED], NULL, 10);
     config.site_import = 0;
     config.write_bytecode = 0;
+    config.use_frozen_modules = 0; /* os and others in the heap, where blocks can be placed */
     config.optimization_level = 2; /* no docstrings: nothing prints them */
     config.module_search_paths_set = 1;
     /* Given, so that CPython doesn't search the build machine for them. */
@@ -346,7 +375,6 @@ static void plant(const char *path, const char *after)
 {
     PyObject *main_module = PyImport_AddModule("__main__");
     run_file(path);
-    place_stop();
     if (*after)
         run_file(after);
     saved.entry = main_module ? PyObject_GetAttrString(main_module, "entry") : NULL;
@@ -501,9 +529,12 @@ static off_t put_region(int out, Elf64_Phdr *new, int *count, off_t end)
 }
 
 /* Note what put_region is going to write: before the data segment, with the notes, is saved. */
-static void look_at_region(void)
+static void look_at_region(unsigned long placed_to)
 {
     saved.room = PLACE_UP((unsigned long)place_take(0)) - PLACE_FROM;
+    saved.huge = PLACE_DOWN(placed_to - PLACE_FROM + FRESH);
+    if (!saved.huge)
+        saved.huge = PLACE_ALIGNMENT;
     if (saved.room > LARGEST_COPY) {
         fprintf(stderr, "image: %lu bytes of placed blocks\n", (unsigned long)saved.room);
         exit(1);
@@ -555,6 +586,10 @@ static void dump(const char *path)
     }
     heap_from = find_heap(data_from, data_to);
     heap_to = PAGE_UP((unsigned long)sbrk(0));
+    saved.data = data_from;
+    saved.data_end = data_to;
+    saved.heap = heap_from;
+    saved.heap_end = heap_to;
     /* Without address randomisation the heap follows the data; otherwise there is a gap. */
     new[count++] = segment(data_from, data_to, end);
     put_pages(out, data_from, data_to, end);
@@ -588,12 +623,13 @@ int main(int argc, char **argv)
     saved.plain = strdup(argv[PLAIN]);
     start_python(argc, argv);
     plant(argv[SEED_PY], argv[AFTER]);
+    unsigned long placed_to = (unsigned long)place_take(0);
     arenas_are_placed = 1;
     fill_holes();
     arenas_are_placed = 0;
     /* With a page for each block, the question is which pages are copied when they are used. */
     if (strtoul(argv[GRANULE], NULL, 10) < PAGE)
-        look_at_region();
+        look_at_region(placed_to);
     save_thread();
     dump(argv[OUTPUT]);
     /* Not exit(): nothing of the interpreter is to run again in this process. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Where CPython's blocks lie. A start of the image writes to some thousands of objects out of some
- * hundred thousand, and each page with one of them is copied for it. So the build finds out which
- * (placement.py), and the seed allocates those side by side, in a region of their own: the image
- * gets that as one huge page.
+ * Where CPython's blocks lie. A start of the image uses some thousands of objects out of some hundred
+ * thousand; each page with one of them is mapped for it, and copied if it is written to. So the build
+ * finds out which (placement.py), and the seed allocates those side by side, in a region of their own:
+ * the image gets that as one huge page.
  *
  * A block is known by its number, counting allocations from the start of the interpreter: the same
  * program in the same surroundings allocates in the same order.
@@ -15,7 +15,7 @@
 /* Above the executable and wherever the kernel may put its heap, aligned to a huge page. */
 #define PLACE_FROM 0x100000000UL
 #define PLACE_ALIGNMENT (2UL << 20)
-#define PLACE_ROOM (1UL << 30)
+#define PLACE_ROOM (4UL << 30)
 
 /*
  * Hook into CPython's allocators; call it before Py_InitializeFromConfig(). numbers is a file of

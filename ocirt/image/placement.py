@@ -1,55 +1,75 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finding out which of CPython's blocks a start of the image writes to, so that they lie together.
+"""Finding out which of CPython's blocks a start of the image uses, so that they lie together.
 
 Python counts references in the objects themselves: using one means to write to it, and the kernel
 copies the page. Which objects these are only a try can tell. Images that note which of their pages
-were written to (profile.py) do what the real one will; once with all blocks where they happen to
-lie, then with a page for each block of the pages that were written to.
+were used (profile.py) do what the real one will; once with all blocks where they happen to lie,
+then with a page for each block of the pages that were used.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 import subprocess
 import sys
-import tempfile
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from ocirt.spec.defaults import default_config
+from ocirt.image.rehearsal import Commands, run_quietly
 
 _HERE = Path(__file__).parent
 _PAGE = 4096
-_LIMIT_SECONDS = 60
-
-# The container's program: it ends at once, and with an argument it waits.
-_PROGRAM = "#include <unistd.h>\nint main(int c, char **v) { (void)v; return c > 1 && pause(); }\n"
+_LARGEST = 2 * _PAGE
+_TRIES = 3
 
 Plant = Callable[..., None]
 
 
-def hot_blocks(plant: Plant, work: Path) -> Path | None:
-    """Return a file of the blocks to place (place.h), None if that can't be found out here.
+def plant_placed(plant: Plant, image: Path, work: Path, commands: Commands) -> None:
+    """Make an image with the blocks placed that it uses, or, where that can't be had, without.
 
-    plant is build.py's. Raises CalledProcessError where the build's tools fail.
+    plant is build.py's, commands are what the image is made for. On the way there is an image of
+    a gigabyte for a moment. Raises CalledProcessError if no image can be made at all.
     """
+    for _ in range(_TRIES):
+        try:
+            blocks, hot = _hot_blocks(plant, work, commands)
+        except subprocess.CalledProcessError as e:
+            print(f"blocks aren't placed: {e}", file=sys.stderr)
+            break
+        finally:
+            (work / "profile").unlink(missing_ok=True)
+        record = work / "blocks"
+        plant(image, numbers=_write(work / "hot", hot), record=record)
+        if hot and _same_order(blocks, _read(record)):
+            return
+    else:
+        print("blocks aren't placed: allocations differ from run to run", file=sys.stderr)
+    plant(image)
+
+
+def _hot_blocks(plant: Plant, work: Path, commands: Commands) -> tuple[array[int], set[int]]:
+    """Return all blocks, as they were recorded, and the numbers of those that are used."""
     profile, record = work / "profile", work / "blocks"
     tell = _HERE / "profile.py"
     plant(profile, tell, record=record)
     blocks = _read(record)
-    near = _in_pages(blocks, _written(profile, work))
+    near = _in_pages(blocks, _used(profile, work, commands))
     candidates = _write(work / "candidates", near)
     plant(profile, tell, numbers=candidates, granule=_PAGE, record=record)
     spread = _read(record)
-    # Not their sizes, too: a file that was read may have grown by a byte.
-    if len(blocks) != len(spread):
-        print("blocks aren't placed: allocations differ from run to run", file=sys.stderr)
-        return None
-    return _write(work / "hot", _in_pages(spread, _written(profile, work)) & near)
+    if not _same_order(blocks, spread):
+        return blocks, set()
+    hot = _in_pages(spread, _used(profile, work, commands)) & near
+    # Of a large block, such as the table of interned strings, only some pages are used.
+    return spread, {n for n in hot if spread[2 * n + 1] <= _LARGEST}
+
+
+def _same_order(one: array[int], other: array[int]) -> bool:
+    """Tell whether two runs allocated the same; a file that was read may have grown a little."""
+    differing = sum(a != b for a, b in zip(one[1::2], other[1::2], strict=False))
+    return len(one) == len(other) and differing < len(one) // 1000
 
 
 def _read(path: Path) -> array[int]:
@@ -79,59 +99,21 @@ def _in_pages(blocks: array[int], pages: set[int]) -> set[int]:
     }
 
 
-def _written(profile: Path, work: Path) -> set[int]:
-    """Run what the image will be used for; return the addresses of the pages written to."""
+def _used(profile: Path, work: Path, commands: Commands) -> set[int]:
+    """Run what the image will be used for; return the addresses of the pages that were used."""
     output = work / "pages"
     output.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="ocirt-build-") as folder:
-        for command in _commands(Path(folder)):
-            ended = subprocess.run(
-                [profile, "--root", f"{folder}/state", *command],
-                env={"OCIRT_PROFILE": str(output), "PATH": os.defpath},
-                # A container has them, too, and holds them: no pipes.
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=_LIMIT_SECONDS,
-                check=False,
-            )
-            if ended.returncode and "none" not in command:
-                print(f"profile: {' '.join(command)} failed", file=sys.stderr)
+    _drop_from_page_cache(profile)
+    for words in commands:
+        run_quietly([str(profile), *words], env={"OCIRT_PROFILE": str(output), "PATH": os.defpath})
     return set(_read(output))
 
 
-def _commands(folder: Path) -> Iterator[tuple[str, ...]]:
-    yield ("--version",)
-    yield ("list",)
-    yield "delete", "--force", "none"
-    yield "state", "none"
-    bundle = _bundle(folder, "true")
-    yield "plan", "--bundle", bundle, "true"
-    if os.geteuid():
-        return
-    yield "run", "--bundle", bundle, "true"
-    name = "wait"
-    yield "create", "--bundle", _bundle(folder, name, "wait"), name
-    yield "start", name
-    yield "state", name
-    yield "exec", name, "/true"
-    yield "kill", name, "KILL"
-    yield "delete", "--force", name
-
-
-def _bundle(folder: Path, name: str, *arguments: str) -> str:
-    rootfs = folder / "rootfs"
-    if not rootfs.exists():
-        for place in ("dev", "proc", "sys"):
-            (rootfs / place).mkdir(parents=True)
-        compiler = ["gcc", "-O1", "-static", "-xc", "-o", str(rootfs / "true"), "-"]
-        subprocess.run(compiler, input=_PROGRAM, text=True, check=True)
-    config: dict[str, Any] = default_config(rootless=False)
-    config["root"]["path"] = str(rootfs)
-    config["process"]["args"] = ["/true", *arguments]
-    config["process"]["terminal"] = False
-    config["linux"]["cgroupsPath"] = f"/ocirt-build-{secrets.token_hex(4)}"
-    bundle = folder / name
-    bundle.mkdir()
-    (bundle / "config.json").write_text(json.dumps(config))
-    return str(bundle)
+def _drop_from_page_cache(path: Path) -> None:
+    """The kernel maps what it has there, too, around each page that is used."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)

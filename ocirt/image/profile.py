@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image that tells which of its pages were written to, for placement.py.
+"""An image that tells which of its pages were used, for placement.py.
 
 All else is the real one's. Before a process ends or becomes the stub, it appends the addresses of
 these pages, 8 bytes each, to the file that OCIRT_PROFILE names.
@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 _PAGE = 4096
-# proc_pid_pagemap(5).
-_PRESENT, _FILE_BACKED = 1 << 63, 1 << 61
+_PRESENT = 1 << 63  # proc_pid_pagemap(5)
 
 _main = sys.modules["ocirt.image.entry"].main
 _execve = os.execve
@@ -32,12 +31,8 @@ def _tell() -> None:
                 continue
             pagemap.seek(first * 8)
             pages = struct.unpack(f"={last - first}Q", pagemap.read((last - first) * 8))
-            written = [
-                (first + i) * _PAGE
-                for i, page in enumerate(pages)
-                if page & _PRESENT and not page & _FILE_BACKED
-            ]
-            os.write(_output[0], struct.pack(f"={len(written)}Q", *written))
+            used = [(first + i) * _PAGE for i, page in enumerate(pages) if page & _PRESENT]
+            os.write(_output[0], struct.pack(f"={len(used)}Q", *used))
 
 
 def _tell_and_execve(program: int | str, argv: list[bytes], env: Mapping[str, str]) -> NoReturn:

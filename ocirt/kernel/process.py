@@ -114,12 +114,6 @@ def keyctl_join_session_keyring(name: str) -> int:
     return _syscall(_linux.SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, c_string(name))
 
 
-def default_action(number: int) -> None:
-    """Set a signal to SIG_DFL (sigaction(2)), also 32 and 33, which glibc keeps for itself."""
-    # struct sigaction of the kernel: handler, flags, restorer, mask, all of them 0.
-    _syscall(_linux.SYS_rt_sigaction, number, bytes(32), None, 8)
-
-
 def chroot(path: str) -> None:
     """chroot(2)."""
     _syscall(_linux.SYS_chroot, c_string(path))

@@ -24,7 +24,7 @@
 #define LIST_ADDRESS 0x100000000UL /* 4 GiB: above this program, below everything the kernel places */
 #define LIST_MAGIC 0x31424f54534943UL
 
-enum kind { SYSCALL, WAIT, HOOK, REPORT_TO, FORK };
+enum kind { SYSCALL, WAIT, HOOK, REPORT_TO, FORK, FOR_EACH_BIT };
 /*
  * SILENT says beforehand that silence will mean success: the execve closes the connection, and a
  * filter may forbid to send. KEEP writes the result, an int, where arg[5] points. PEER puts the
@@ -38,7 +38,8 @@ struct op {
     unsigned kind, flags;
     long number;      /* SYSCALL: its number */
     long arg[6];      /* SYSCALL: arguments; WAIT, REPORT_TO: socket; FORK: where the pid goes;
-                         HOOK: path, argv, envp, input, size, ms */
+                         HOOK: path, argv, envp, input, size, ms; FOR_EACH_BIT: arguments, of which
+                         the second is replaced by the number of each bit that is set in arg[5] */
     const char *text; /* the words that go before the error */
     long text_size;
 };
@@ -138,6 +139,28 @@ static long fork_sibling(int tell)
         RAW(exit_group, 0, 0, 0, 0);
 }
 
+/* Make the system call for each bit of the mask; returns 0 or the first errno. */
+static long for_each_bit(const struct op *op)
+{
+    unsigned long left = (unsigned long)op->arg[5];
+    long error = 0;
+    for (long bit = 0; left && !error; bit++, left >>= 1)
+        if (left & 1)
+            error = -raw(op->number, op->arg[0], bit, op->arg[2], op->arg[3], op->arg[4], 0);
+    return error;
+}
+
+/*
+ * Whoever started us may have ignored signals, and Python does: execve(2) keeps that. All go back to
+ * their default, glibc's own two as well.
+ */
+static void default_signals(void)
+{
+    const long by_default[4] = { 0 }; /* handler, flags, restorer, mask */
+    for (int number = 64; number; number--)
+        RAW(rt_sigaction, number, by_default, 0, 8);
+}
+
 static void report(int peer, const struct op *op, enum failure failure, long number)
 {
     int head[2] = { (int)failure, (int)number };
@@ -157,6 +180,7 @@ __attribute__((used)) void stub_main(const long *stack)
 
     /* execve made this process dumpable again: nobody in a shared pid namespace may look in. */
     RAW(prctl, PR_SET_DUMPABLE, 0, 0, 0);
+    default_signals();
     while (*digits >= '0' && *digits <= '9')
         fd = fd * 10 + (*digits++ - '0');
     size = (unsigned long)RAW(lseek, fd, 0, 2, 0);
@@ -175,6 +199,8 @@ __attribute__((used)) void stub_main(const long *stack)
             peer = (int)op->arg[0];
         } else if (op->kind == FORK) {
             error = fork_sibling((int)op->arg[0]);
+        } else if (op->kind == FOR_EACH_BIT) {
+            error = for_each_bit(op);
         } else if (op->kind == HOOK) {
             error = run_hook(op, &failure);
         } else {

@@ -21,7 +21,7 @@ from ocirt.kernel.constants import (
     MOUNT_ATTR_RDONLY,
 )
 from ocirt.kernel.mounts import detached_tmpfs, mount_setattr
-from ocirt.kernel.process import clone3, default_action, sealed_memfd
+from ocirt.kernel.process import clone3, sealed_memfd
 from ocirt.kernel.signals import ALL, SIG_BLOCK, SIG_SETMASK, pthread_sigmask
 from ocirt.parts.lsm import hand_procfs_on, wants_label
 from ocirt.parts.stdio import close_on_exec_from
@@ -184,7 +184,7 @@ class BecomeStub:
             step.action.run(c)
         content = sealed_memfd("ocirt-list", c.stub.encode(), executable=False)
         content = _move_up(content, self.first_free_fd)
-        _default_signals()
+        pthread_sigmask(SIG_SETMASK, ())
         if not self.foreground:
             # From here on init outlives the runtime; its pid is in the journal.
             prctl.set_pdeathsig(0)
@@ -194,11 +194,3 @@ class BecomeStub:
 def _move_up(fd: int, first: int) -> int:
     """Return a copy of a descriptor at first or above that survives an exec."""
     return fcntl.fcntl(fd, fcntl.F_DUPFD, first)
-
-
-def _default_signals() -> None:
-    """Undo what Python, and whoever started us, did to signals: exec keeps ignored ones ignored."""
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            default_action(number)
-    pthread_sigmask(SIG_SETMASK, ())

@@ -24,6 +24,8 @@ from ocirt.runtime.notify import Notify
 
 # Signals that concern this process itself; all others are the container's.
 _OWN = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGURG}
+_FORWARDED = ALL - {int(number) for number in _OWN}
+_AWAITED = _FORWARDED | {int(signal.SIGCHLD)}
 
 # Bytes per read(2) and write(2). A pipe that polls as writable takes so many without blocking.
 _CHUNK = 4096
@@ -40,9 +42,8 @@ def wait_for(pid: int, terminal: int = -1, notify: Notify | None = None) -> int:
     says comes here; it is closed at the end. notify is where the program says that it is ready.
     Returns the exit status, 128 + n if signal n ended it.
     """
-    forwarded = ALL - _OWN
-    previous = pthread_sigmask(SIG_BLOCK, forwarded | {signal.SIGCHLD})
-    arrivals = signalfd(forwarded | {signal.SIGCHLD})
+    previous = pthread_sigmask(SIG_BLOCK, _AWAITED)
+    arrivals = signalfd(_AWAITED)
     try:
         if terminal < 0:
             return _wait(pid, arrivals, None, notify)
@@ -51,7 +52,7 @@ def wait_for(pid: int, terminal: int = -1, notify: Notify | None = None) -> int:
     finally:
         os.close(arrivals)
         # What came too late for the container isn't meant for us either.
-        while sigtimedwait(forwarded, 0):
+        while sigtimedwait(_FORWARDED, 0):
             continue
         pthread_sigmask(SIG_SETMASK, previous)
 

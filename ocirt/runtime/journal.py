@@ -75,6 +75,8 @@ def _remove_cgroup(record: Undo) -> None:
     made = tuple(record.data["made"])
     # Pre-existing cgroups aren't ours: neither to remove nor to empty.
     ours = CgroupPaths.from_json(record.data["paths"]).only(made)
-    if ours.directories:
-        manager.kill(ours, signal.SIGKILL)
-    manager.remove(made, deadline_seconds=_PATIENCE)
+    manager.remove(
+        made,
+        deadline_seconds=_PATIENCE,
+        empty=lambda: manager.kill(ours, signal.SIGKILL),
+    )
