@@ -23,14 +23,14 @@ NOTES = {
     "linux_cgroups_relative_memory": KERNEL + "limits of kernel memory are no more",
     "linux_cgroups_pids": WRONG + "compares the addresses of two numbers",
     "linux_cgroups_relative_pids": WRONG + "compares the addresses of two numbers",
-    "linux_process_apparmor_profile": "Needs AppArmor, with a profile loaded",
+    "linux_process_apparmor_profile": "Needs AppArmor, with a profile loaded; there all three pass",
     "misc_props": WRONG + "its first container's program isn't in the root file system",
     "pidfile": WRONG + "sends a signal to a program that may have ended",
     "poststart_fail": SPECIFICATION_WINS
     + "since 1.3 a failing poststart hook is an error; the program wants a warning",
     "prestart": SPECIFICATION_WINS
     + "prestart hooks run in create; the program wants them in start",
-    "process_capabilities": "Needs CAP_SYS_RESOURCE",
+    "process_capabilities": "Needs CAP_SYS_RESOURCE; with it all three pass",
     "process_capabilities_fail": SPECIFICATION_WINS
     + "an unknown capability is a warning; the program wants an error",
     "process_rlimits": WRONG
