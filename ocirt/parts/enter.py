@@ -16,6 +16,7 @@ from ocirt.cgroups import manager
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
 from ocirt.kernel.stublist import Flag
+from ocirt.parts import intelrdt
 from ocirt.parts.scheduling import SetAffinity
 from ocirt.parts.stdio import may_change_owner
 from ocirt.parts.step import Action, Context, Side, Step
@@ -108,9 +109,8 @@ class JoinCgroup:
     """Write "0" into descriptors that the runtime opened: the process that writes moves."""
 
     def run(self, c: Context) -> None:
-        if c.cgroup is None:
-            return
-        for fd in open_procs(c.cgroup):
+        cgroups = open_procs(c.cgroup) if c.cgroup is not None else ()
+        for fd in (*cgroups, *intelrdt.open_tasks(c)):
             os.set_inheritable(fd, True)
             c.stub.syscall(_linux.SYS_write, fd, b"0", 1, text="join the cgroup")
             c.stub.syscall(_linux.SYS_close, fd)

@@ -41,6 +41,7 @@ class UndoKind(StrEnum):
 
     PROCESS = "process"
     CGROUP = "cgroup"
+    RESCTRL = "resctrl"
 
 
 @dataclass(frozen=True, slots=True)

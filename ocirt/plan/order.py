@@ -25,6 +25,7 @@ from ocirt.parts import (
     hooks,
     identity,
     idmap,
+    intelrdt,
     limits,
     lsm,
     masks,
@@ -40,7 +41,6 @@ from ocirt.parts import (
 from ocirt.parts.mount_options import MountOptions
 from ocirt.parts.step import Action, Side, Step
 from ocirt.plan.host import Host, Options
-from ocirt.plan.unsupported import refuse_unsupported
 from ocirt.spec.model import Config, NamespaceType
 
 _R, _J, _I, _S = Side.RUNTIME, Side.JOINER, Side.INIT, Side.STUB
@@ -89,7 +89,6 @@ class _Builder:
 
 def build(config: Config, host: Host, options: Options) -> Plan:
     """Return the plan for a valid config. Raises OcirtError for what can't work together."""
-    refuse_unsupported(config)
     root = config.root.path if config.root else ""
     paths = manager.paths(config.linux.cgroups_path, options.container_id, host.layout)
     writes = manager.writes(config.linux.resources, host.layout)
@@ -150,6 +149,7 @@ def _prepare(b: _Builder) -> Iterator[Step]:
         b.options.bundle,
         host_opens_sources=b.user_namespace and b.host.privileged,
     )
+    yield from intelrdt.make_steps(b.config.linux.intel_rdt, b.options.container_id)
     yield Step(_R, "prepare the stub", "", process.PrepareStub())
     yield Step(
         _R,
@@ -203,6 +203,7 @@ def _processes(b: _Builder) -> Iterator[Step]:
     if adjustment is not None:
         score = limits.SetOomScoreAdj(adjustment, b.options.rootless)
         yield Step(_R, f"set oom_score_adj to {adjustment}", "/process/oomScoreAdj", score)
+    yield from intelrdt.assign_steps(b.config.linux.intel_rdt)
 
 
 def _join(b: _Builder) -> Iterator[Step]:
@@ -410,6 +411,11 @@ def _check(b: _Builder) -> None:
         raise OcirtError(
             "/linux/namespaces: without root a container needs a user namespace; `ocirt spec"
             " --rootless` shows how"
+        )
+    if config.linux.personality and config.linux.personality.flags:
+        flags = ", ".join(config.linux.personality.flags)
+        raise OcirtError(
+            f"/linux/personality/flags: {flags}: the specification has no flag yet; take it out"
         )
     if config.linux.net_devices and not ns.owns(NamespaceType.NETWORK):
         raise OcirtError(

@@ -155,6 +155,7 @@ _CONFIG: tuple[_Rule, ...] = (
     lambda d: rules_linux.devices(_linux(d)),
     lambda d: rules_linux.net_devices(_linux(d)),
     lambda d: rules_linux.paths(_linux(d)),
+    lambda d: rules_linux.intel_rdt(_linux(d).get("intelRdt", {})),
     lambda d: rules_linux.seccomp(d["linux"]["seccomp"]) if "seccomp" in _linux(d) else (),
     lambda d: process(d["process"], "/process") if "process" in d else (),
     lambda d: resources(_linux(d).get("resources", {}), "/linux/resources"),

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 
 from ocirt.spec.load import escape
-from ocirt.spec.report import Json, Result, error, relative, twice
+from ocirt.spec.names import RESCTRL_NAMES
+from ocirt.spec.report import Json, Result, error, relative, twice, warning
 
 _SYSCTL = re.compile(r"[A-Za-z0-9_*-]+([./][A-Za-z0-9_*:.-]+)+")
 _CLOCKS = ("monotonic", "boottime")  # time_namespaces(7)
@@ -106,7 +107,7 @@ def _names_interface(name: str) -> bool:
 
 
 def paths(linux: Json) -> Iterator[Result]:
-    """Check what becomes a path: masks, sysctls, a directory of resctrl."""
+    """Check what becomes a path: masks and sysctls."""
     for name in ("maskedPaths", "readonlyPaths"):
         for index, path in enumerate(linux.get(name, [])):
             yield from relative(path, f"/linux/{name}/{index}", "path-relative")
@@ -115,15 +116,22 @@ def paths(linux: Json) -> Iterator[Result]:
             where = f"/linux/sysctl/{escape(key)}"
             allowed = "such as net.ipv4.ip_forward"
             yield error(where, "sysctl-name", "isn't a sysctl's name", key, allowed)
-    rdt = linux.get("intelRdt", {})
+
+
+def intel_rdt(rdt: Json) -> Iterator[Result]:
+    """Check what becomes a directory of resctrl, and what is written into its schemata."""
     clos = rdt.get("closID", "/")
-    if clos != "/" and ("/" in clos or clos in ("", ".", "..")):
+    if clos != "/" and ("/" in clos or clos in ("", ".", "..", *RESCTRL_NAMES)):
         allowed = "one name, or / for the default"
         yield error("/linux/intelRdt/closID", "rdt-clos", "isn't a directory's name", clos, allowed)
     for index, line in enumerate(rdt.get("schemata", [])):
         if "\n" in line:
             where = f"/linux/intelRdt/schemata/{index}"
             yield error(where, "rdt-schemata", "is more than one line", line)
+    for line in rdt.get("l3CacheSchema", "").splitlines():
+        if not line.startswith("L3"):
+            message = "should begin with L3: (config-linux.md)"
+            yield warning("/linux/intelRdt/l3CacheSchema", "rdt-l3", message, line)
 
 
 def seccomp(profile: Json) -> Iterator[Result]:

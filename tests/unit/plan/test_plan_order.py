@@ -304,3 +304,15 @@ def test_what_a_bind_mount_has_no_use_for_is_a_warning() -> None:
 def test_without_root_a_user_namespace_is_needed() -> None:
     with pytest.raises(OcirtError, match="user namespace"):
         plan(ROOTLESS)
+
+
+def test_a_class_of_service_is_ready_before_init_and_has_it_before_the_hooks() -> None:
+    steps = plan(intelRdt={"l3CacheSchema": "L3:0=f"}).create
+    assert_order(
+        steps, "prepare the resctrl class c", "clone init", "assign init", "run the prestart hook"
+    )
+
+
+def test_a_personality_has_no_flags() -> None:
+    with pytest.raises(OcirtError, match=r"/linux/personality/flags: MMAP_PAGE_ZERO"):
+        plan(personality={"domain": "LINUX", "flags": ["MMAP_PAGE_ZERO"]})

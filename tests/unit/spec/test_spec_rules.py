@@ -84,6 +84,10 @@ def test_valid_documents(document: object) -> None:
         ("/linux/netDevices", {"a": {}, "b": {"name": "a"}}, "net-device-twice"),
         ("/linux/intelRdt/closID", "..", "rdt-clos"),
         ("/linux/intelRdt/closID", "a/b", "rdt-clos"),
+        ("/linux/intelRdt/closID", "info", "rdt-clos"),
+        ("/linux/intelRdt/memBwSchema", "L3:0=f", "pattern"),
+        ("/linux/intelRdt/memBwSchema", "MB:0=1\nMB:1=1", "pattern"),
+        ("/linux/personality/domain", "LINUX64", "enum"),
         ("/linux/intelRdt/schemata/0", "L3:0=f\nMB:0=1", "rdt-schemata"),
         ("/linux/maskedPaths/0", "proc", "path-relative"),
         ("/process/args", [], "args-empty"),
@@ -248,6 +252,7 @@ def test_everything_at_once() -> None:
     [
         ("/process/capabilities/bounding/0", "CAP_NEW", "capability-unknown"),
         ("/mounts/0/destination", "proc", "mount-destination-relative"),
+        ("/linux/intelRdt/l3CacheSchema", "MB:0=20", "rdt-l3"),
     ],
 )
 def test_warnings(pointer: str, value: str, rule: str) -> None:
