@@ -33,6 +33,7 @@ from ocirt.parts.idmapped import IdMap
 from ocirt.parts.mount_options import MountOptions, parse
 from ocirt.parts.rootpath import Make
 from ocirt.parts.step import Action, Context, Side, Step
+from ocirt.spec.known_annotations import MOUNT_CONTEXT
 from ocirt.spec.model import Config, Mount
 
 _WITHOUT_CALL = (errno.ENOSYS, errno.EPERM)
@@ -57,9 +58,6 @@ _PROC_FILES = frozenset(
 
 # Their files have labels of their own, which the policy knows.
 _WITHOUT_CONTEXT = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue")
-# crun's annotation, and the options of mount(8) that it may ask for.
-CONTEXT_ANNOTATION = "run.oci.mount_context_type"
-_CONTEXTS = ("context", "fscontext", "defcontext", "rootcontext")
 
 # statvfs(3) flag -> mount flag: what a bind remount has to repeat.
 _ST_FLAGS = (
@@ -143,17 +141,10 @@ def steps(
 
 
 def context_option(config: Config) -> str:
-    """Return the mount option for linux.mountLabel (mount(8)), "" without a label.
-
-    Raises OcirtError for an annotation that names no such option.
-    """
+    """Return the mount option for linux.mountLabel (mount(8)), "" without a label."""
     if not config.linux.mount_label:
         return ""
-    kind = config.annotations.get(CONTEXT_ANNOTATION, "context")
-    if kind not in _CONTEXTS:
-        raise OcirtError(
-            f"/annotations/{CONTEXT_ANNOTATION}: {kind!r} isn't one of {', '.join(_CONTEXTS)}"
-        )
+    kind = config.annotations.get(MOUNT_CONTEXT, "context")
     return f'{kind}="{config.linux.mount_label}"'
 
 

@@ -114,6 +114,8 @@ class Context:
     filter: bytes = b""  # the compiled seccomp program
     stub_procfs: int = -1  # procfs of the host, where the stub needs one
     stub: StubList = field(default_factory=StubList)
+    hook_output: tuple[int, int] = (-1, -1)  # files for hooks' stdout and stderr, -1 for none
+    hook_copy: int = -1  # what startContainer hooks write
     network: int = -1  # init's network namespace, where devices were moved into it
     moved_devices: list[tuple[str, str]] = field(default_factory=list)  # their old and new names
     inherited: list[int] = field(default_factory=list)  # descriptors that exec's stub gets

@@ -41,6 +41,7 @@ from ocirt.parts import (
 from ocirt.parts.mount_options import MountOptions
 from ocirt.parts.step import Action, Side, Step
 from ocirt.plan.host import Host, Options
+from ocirt.spec.known_annotations import PIDFD_RECEIVER
 from ocirt.spec.model import Config, NamespaceType
 
 _R, _J, _I, _S = Side.RUNTIME, Side.JOINER, Side.INIT, Side.STUB
@@ -71,6 +72,10 @@ class _Builder:
     @property
     def own_mounts(self) -> bool:
         return NamespaceType.MOUNT in self.namespaces.new
+
+    @property
+    def pidfd_socket(self) -> str | None:
+        return self.options.pidfd_socket or self.config.annotations.get(PIDFD_RECEIVER)
 
     @property
     def user_namespace(self) -> bool:
@@ -141,15 +146,16 @@ def _prepare(b: _Builder) -> Iterator[Step]:
         path = b.options.console_socket
         connect = terminal.ConnectConsole(path)
         yield Step(_R, f"connect to the console socket {path}", "/process/terminal", connect)
-    if b.options.pidfd_socket is not None:
-        path = b.options.pidfd_socket
-        yield Step(_R, f"connect to the pidfd socket {path}", "", process.ConnectPidfdSocket(path))
+    if b.pidfd_socket is not None:
+        connect_pidfd = process.ConnectPidfdSocket(b.pidfd_socket)
+        yield Step(_R, f"connect to the pidfd socket {b.pidfd_socket}", "", connect_pidfd)
     yield from mounts.source_steps(
         b.config,
         b.options.bundle,
         host_opens_sources=b.user_namespace and b.host.privileged,
     )
     yield from intelrdt.make_steps(b.config.linux.intel_rdt, b.options.container_id)
+    yield from hooks.output_steps(b.config)
     yield Step(_R, "prepare the stub", "", process.PrepareStub())
     yield Step(
         _R,
@@ -268,6 +274,12 @@ def _isolate(b: _Builder) -> Iterator[Step]:
     if borrow:
         leave = cgroup.LeaveMemoryCgroup()
         yield Step(_I, "leave the memory cgroup for now", "/linux/cgroupsPath", leave)
+    yield from cgroup.ownership_steps(
+        b.config,
+        b.host.layout,
+        new_namespace=NamespaceType.CGROUP in b.namespaces.new,
+        optional=b.options.rootless,
+    )
     yield Step(_I, "start a session", "", identity.NewSession())
     if not b.options.no_new_keyring:
         yield Step(_I, "join a new session keyring", "", identity.NewKeyring())
@@ -373,7 +385,7 @@ def _wait(b: _Builder, stub: tuple[Step, ...]) -> Iterator[Step]:
     for index, limit in enumerate(b.config.process.rlimits if b.config.process else ()):
         pointer = f"/process/rlimits/{index}"
         yield Step(_R, f"set {limit.type}", pointer, limits.SetRlimit(limit))
-    if b.options.pidfd_socket is not None:
+    if b.pidfd_socket is not None:
         yield Step(_R, "send init's pidfd", "", process.SendPidfd())
 
 

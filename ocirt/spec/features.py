@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ocirt import __version__
+from ocirt.spec import known_annotations
 from ocirt.spec.model import NamespaceType
 from ocirt.spec.names import (
     CAPABILITIES,
@@ -20,12 +21,6 @@ from ocirt.spec.names import (
 
 VERSION_MIN = "1.0.0"
 VERSION_MAX = "1.3.0"
-
-# Annotations of config.json that change what ocirt does: whoever takes annotations from images must
-# know those that could do harm (features.md). A name that ends in a dot stands for all it begins.
-UNSAFE_ANNOTATIONS: tuple[str, ...] = ("run.oci.mount_context_type",)
-# Those that make ocirt stricter, or do no more than the configuration may do anyway.
-SAFE_ANNOTATIONS: tuple[str, ...] = ("run.oci.seccomp_fail_unknown_syscall",)
 
 
 def features(
@@ -70,5 +65,5 @@ def features(
             "netDevices": {"enabled": True},
         },
         "annotations": {"io.ocirt.version": __version__},
-        "potentiallyUnsafeConfigAnnotations": list(UNSAFE_ANNOTATIONS),
+        "potentiallyUnsafeConfigAnnotations": list(known_annotations.UNSAFE),
     }

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ocirt.spec import rules_linux
 from ocirt.spec.names import HOOKS
 from ocirt.spec.report import Json, Result, error, relative, warning
+from ocirt.spec.rules_annotations import our_annotations
 from ocirt.spec.rules_process import environment, process
 from ocirt.spec.rules_resources import resources
 
@@ -110,11 +111,6 @@ def _hooks(hooks: Json) -> Iterator[Result]:
             yield from environment(hook.get("env", []), f"{pointer}/env")
 
 
-def _annotations(annotations: Json) -> Iterator[Result]:
-    if "" in annotations:
-        yield error("/annotations/", "annotation-key", "is an empty key")
-
-
 def _host_names(document: Json) -> Iterator[Result]:
     namespaces = document.get("linux", {}).get("namespaces", [])
     has_uts = any(n["type"] == "uts" for n in namespaces)
@@ -148,7 +144,7 @@ _CONFIG: tuple[_Rule, ...] = (
     _root,
     lambda d: _mounts(d.get("mounts", [])),
     lambda d: _hooks(d.get("hooks", {})),
-    lambda d: _annotations(d.get("annotations", {})),
+    lambda d: our_annotations(d.get("annotations", {})),
     _host_names,
     lambda d: rules_linux.namespaces(_linux(d)),
     lambda d: rules_linux.user_mappings(_linux(d)),

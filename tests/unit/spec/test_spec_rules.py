@@ -82,6 +82,13 @@ def test_valid_documents(document: object) -> None:
         ("/linux/netDevices", {"x" * 16: {"name": "a"}}, "net-device-name"),
         ("/linux/netDevices", {"a": {"name": "c"}, "b": {"name": "c"}}, "net-device-twice"),
         ("/linux/netDevices", {"a": {}, "b": {"name": "a"}}, "net-device-twice"),
+        ("/annotations", {"run.oci.hooks.stdout": "log"}, "annotation-path"),
+        ("/annotations", {"run.oci.hooks.stderr": ""}, "annotation-path"),
+        ("/annotations", {"run.oci.pidfd_receiver": "./s"}, "annotation-path"),
+        ("/annotations", {"run.oci.mount_context_type": "ctx"}, "annotation-context"),
+        ("/annotations", {"run.oci.delegate-cgroup": "../a"}, "annotation-cgroup"),
+        ("/annotations", {"run.oci.delegate-cgroup": ""}, "annotation-cgroup"),
+        ("/annotations", {"run.oci.systemd.subgroup": "/a"}, "annotation-cgroup"),
         ("/linux/intelRdt/closID", "..", "rdt-clos"),
         ("/linux/intelRdt/closID", "a/b", "rdt-clos"),
         ("/linux/intelRdt/closID", "info", "rdt-clos"),
@@ -250,6 +257,7 @@ def test_everything_at_once() -> None:
 @pytest.mark.parametrize(
     ("pointer", "value", "rule"),
     [
+        ("/annotations/org.systemd.property.X1", "1", "annotation-property"),
         ("/process/capabilities/bounding/0", "CAP_NEW", "capability-unknown"),
         ("/mounts/0/destination", "proc", "mount-destination-relative"),
         ("/linux/intelRdt/l3CacheSchema", "MB:0=20", "rdt-l3"),
