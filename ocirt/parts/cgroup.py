@@ -20,8 +20,10 @@ from ocirt.errors import OcirtError
 from ocirt.kernel import constants as k
 from ocirt.kernel.mounts import fd_path, mount
 from ocirt.parts.idmap import user_outside
+from ocirt.parts.mount_attributes import make_read_only
 from ocirt.parts.mount_options import MountOptions
-from ocirt.parts.mounts import check_target, make_read_only, single
+from ocirt.parts.mount_target import Mounted, check_target
+from ocirt.parts.mounts import single
 from ocirt.parts.rootpath import Make, Root
 from ocirt.parts.step import Context, Side, Step, Undo, UndoKind
 from ocirt.spec.known_annotations import DELEGATE_CGROUP
@@ -208,7 +210,7 @@ class MountCgroup:
     def run(self, c: Context) -> None:
         target = c.root.make(self.destination, Make.DIRECTORY)
         try:
-            check_target(c, target, self.destination, in_proc_allowed=False)
+            check_target(c, target, self.destination, Mounted.OTHER)
             if self._is_v2(c):
                 self._mount_v2(target)
             else:

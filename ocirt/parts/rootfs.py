@@ -13,7 +13,7 @@ from ocirt.kernel import constants as k
 from ocirt.kernel.files import open_procfs
 from ocirt.kernel.mounts import fd_path, mount, pivot_root, set_propagation, umount2
 from ocirt.kernel.process import chroot
-from ocirt.parts.mounts import make_read_only
+from ocirt.parts.mount_attributes import make_read_only
 from ocirt.parts.rootpath import Root
 from ocirt.parts.step import Context
 

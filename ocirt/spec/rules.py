@@ -92,7 +92,7 @@ def _mounts(mounts: list[Json]) -> Iterator[Result]:
                 mount["destination"],
             )
         is_bind = mount.get("type") == "bind" or "bind" in options or "rbind" in options
-        if is_bind and not mount.get("source"):
+        if is_bind and not mount.get("source") and "remount" not in options:
             yield error(f"{pointer}/source", "mount-source", "is missing for a bind mount")
         if not is_bind and not mount.get("type") and "remount" not in options:
             yield error(f"{pointer}/type", "mount-type", "is missing, and it isn't a bind mount")

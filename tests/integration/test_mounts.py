@@ -85,6 +85,12 @@ def test_a_tmpfs_has_the_mode_of_its_directory(container: Container) -> None:
     assert os.stat(f"/proc/{container.pid}/root/tmp").st_mode & 0o7777 == 0o1777
 
 
+def test_a_tmpfs_where_nothing_was_has_its_own_mode(container: Container) -> None:
+    mount(container, destination="/new/tmp", type="tmpfs", source="tmpfs")
+    mounted(container)
+    assert os.stat(f"/proc/{container.pid}/root/new/tmp").st_mode & 0o7777 == 0o1777
+
+
 def test_the_options_of_a_bind(container: Container, directory: Path) -> None:
     (directory / "data").mkdir()
     wanted = {"ro", "nosuid", "nodev", "noexec", "noatime"}
@@ -229,6 +235,78 @@ def test_nothing_is_mounted_into_proc(
 ) -> None:
     bind(container, directory, destination)
     assert "/proc" in refused(container)
+
+
+@pytest.mark.peer_fails("runc", "1.1 lets anything cover the directory before there is a procfs")
+@pytest.mark.parametrize("destination", ["/proc", "/proc/there", "proc/there/"])
+def test_nothing_pretends_to_be_proc(
+    container: Container, directory: Path, destination: str
+) -> None:
+    """Not even before a procfs is mounted."""
+    bind(container, directory, destination)
+    container.config["mounts"].insert(0, container.config["mounts"].pop())
+    message = refused(container)
+    assert "/mounts/0" in message and "/proc" in message
+
+
+def test_a_procfs_on_a_procfs(container: Container) -> None:
+    mount(container, destination="/proc", type="proc", source="proc", options=["", "nosuid", ""])
+    options, kind = mounted(container)["/proc"]
+    assert kind == "proc" and "nosuid" in options
+
+
+def test_the_hosts_procfs_may_be_bound_to_proc(container: Container) -> None:
+    """As podman does where the pid namespace is the host's."""
+    container.config["mounts"][0] = {
+        "destination": "/proc",
+        "type": "bind",
+        "source": "/proc",
+        "options": ["rbind", "nosuid"],
+    }
+    options, kind = mounted(container)["/proc"]
+    assert kind == "proc" and "nosuid" in options
+
+
+def test_a_bind_mount_changed_later(container: Container, directory: Path) -> None:
+    """remount with bind is about what is there; its source says nothing."""
+    bind(container, directory, "/data", "nosuid")
+    mount(container, destination="/data", source="none", options=["bind", "remount", "ro"])
+    container.config["mounts"][-1]["source"] = str(directory)
+    container.create()
+    lines = [line for line in proc.mountinfo(container.pid) if line.split()[4] == "/data"]
+    (line,) = lines
+    assert {"ro", "nosuid"} <= set(line.split()[5].split(","))
+
+
+def test_a_filesystem_changed_later(container: Container) -> None:
+    mount(container, destination="/t", type="tmpfs", source="tmpfs", options=["size=64k"])
+    options = ["remount", "ro", "size=128k"]
+    mount(container, destination="/t", type="tmpfs", source="tmpfs", options=options)
+    container.create()
+    (line,) = [line for line in proc.mountinfo(container.pid) if line.split()[4] == "/t"]
+    assert "ro" in line.split()[5].split(",") and "size=128k" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (["noatime", "strictatime"], set()),
+        (["strictatime", "noatime"], {"noatime"}),
+        (["noatime", "relatime"], {"relatime"}),
+        (["noatime", "norelatime"], {"noatime"}),
+    ],
+)
+@pytest.mark.peer_fails("runc", "1.1 gives the kernel both, which prefers strictatime")
+@pytest.mark.parametrize("kind", ["tmpfs", "bind"])
+def test_access_times(
+    container: Container, directory: Path, kind: str, options: list[str], shown: set[str]
+) -> None:
+    """One of three ways; the last that is named counts."""
+    if kind == "bind":
+        bind(container, directory, "/t", *options)
+    else:
+        mount(container, destination="/t", type="tmpfs", source="tmpfs", options=options)
+    assert mounted(container)["/t"][0] & {"noatime", "relatime"} == shown
 
 
 def test_a_file_for_lxcfs_is_allowed(container: Container, directory: Path) -> None:
