@@ -14,15 +14,15 @@ from ocirt.parts.mount_options import MountOptions
 #: What says that a system call is missing, or that a sandbox around us forbids it.
 WITHOUT_CALL = (errno.ENOSYS, errno.EPERM)
 
-# statvfs(3) flag -> mount flag: what a bind remount has to repeat.
+# statvfs(3) flag, its name, mount flag: what a bind remount has to repeat.
 _ST_FLAGS = (
-    (os.ST_RDONLY, k.MS_RDONLY),
-    (os.ST_NOSUID, k.MS_NOSUID),
-    (os.ST_NODEV, k.MS_NODEV),
-    (os.ST_NOEXEC, k.MS_NOEXEC),
-    (os.ST_NOATIME, k.MS_NOATIME),
-    (os.ST_NODIRATIME, k.MS_NODIRATIME),
-    (os.ST_RELATIME, k.MS_RELATIME),
+    (os.ST_RDONLY, "ro", k.MS_RDONLY),
+    (os.ST_NOSUID, "nosuid", k.MS_NOSUID),
+    (os.ST_NODEV, "nodev", k.MS_NODEV),
+    (os.ST_NOEXEC, "noexec", k.MS_NOEXEC),
+    (os.ST_NOATIME, "noatime", k.MS_NOATIME),
+    (os.ST_NODIRATIME, "nodiratime", k.MS_NODIRATIME),
+    (os.ST_RELATIME, "relatime", k.MS_RELATIME),
 )
 
 
@@ -53,7 +53,10 @@ def _set_recursive_and_propagation(fd: int, options: MountOptions) -> None:
 def remount(fd: int, options: MountOptions) -> None:
     """Do by mount(2) what set_attributes() couldn't; recursive attributes have no such way."""
     if options.recursive_set or options.recursive_clear:
-        raise OcirtError("this kernel can't set mount options recursively (mount_setattr, 5.12)")
+        raise OcirtError(
+            "mount options can't be set recursively: either this kernel has no mount_setattr (5.12)"
+            " or a sandbox forbids it, or they would undo what the host has set"
+        )
     if options.flags & ~(k.MS_BIND | k.MS_REC) or options.cleared:
         remount_bind(fd, options.flags, options.cleared)
     for propagation in options.propagation:
@@ -73,7 +76,17 @@ def make_read_only(fd: int, *, recursive: bool) -> None:
 def remount_bind(fd: int, flags: int, cleared: int) -> None:
     """Change a mount's flags by mount(2), which needs all flags that are to stay repeated."""
     present = os.fstatvfs(fd).f_flag
-    for st_flag, ms_flag in _ST_FLAGS:
-        if present & st_flag and not cleared & ms_flag:
-            flags |= ms_flag
-    mount("", fd_path(fd), "", flags & ~k.MS_REC | k.MS_BIND | k.MS_REMOUNT)
+    undone = []
+    for st_flag, name, ms_flag in _ST_FLAGS:
+        if present & st_flag:
+            if cleared & ms_flag:
+                undone.append(name)
+            else:
+                flags |= ms_flag
+    try:
+        mount("", fd_path(fd), "", flags & ~k.MS_REC | k.MS_BIND | k.MS_REMOUNT)
+    except PermissionError as e:
+        if not undone:
+            raise
+        words = f"the host's mount is {', '.join(undone)}, which a user namespace can't undo"
+        raise OSError(e.errno, words) from None

@@ -29,6 +29,7 @@ from ocirt.kernel.mounts import (
 )
 from ocirt.parts.copyup import copy_up
 from ocirt.parts.idmapped import IdMap
+from ocirt.parts.locked_view import LockedView
 from ocirt.parts.mount_attributes import WITHOUT_CALL, make_read_only, remount, set_attributes
 from ocirt.parts.mount_options import MountOptions, parse
 from ocirt.parts.mount_target import Mounted, check_target
@@ -47,6 +48,7 @@ def source_steps(config: Config, bundle: str, *, host_opens_sources: bool) -> It
     All of them with a user namespace (host_opens_sources): the container's root may not be allowed
     to reach them. Else those whose ids are mapped, which takes privilege over the filesystem.
     """
+    opened = None
     for index, entry in enumerate(config.mounts):
         pointer = f"/mounts/{index}"
         options = _options(entry, pointer)
@@ -60,9 +62,12 @@ def source_steps(config: Config, bundle: str, *, host_opens_sources: bool) -> It
             source,
             recursive=bool(options.flags & k.MS_REC),
             idmap=_idmap(config, entry, options, pointer) if options.idmap else None,
+            locked=host_opens_sources,
         )
         words = f"open {source}, the source of mounts[{index}]"
         yield Step(Side.RUNTIME, words, f"{pointer}/source", opened)
+    if opened is not None and host_opens_sources:
+        yield Step(Side.RUNTIME, "let the helper end that opened sources", "/mounts", CloseView())
 
 
 def _idmap(config: Config, entry: Mount, options: MountOptions, pointer: str) -> IdMap:
@@ -168,21 +173,41 @@ def _must_be_writable_first(entry: Mount, options: MountOptions) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OpenSource:
-    """Clone the source of a bind mount as a detached tree, with the runtime's privileges."""
+    """Clone the source of a bind mount as a detached tree, with the runtime's privileges.
+
+    locked: for a user namespace, whose root must not undo the flags that mounts have on the host.
+    """
 
     index: int
     source: str
     recursive: bool
     idmap: IdMap | None = None
+    locked: bool = False
 
     def run(self, c: Context) -> None:
-        tree = open_tree(AT_FDCWD, self.source, tree_flags(self.recursive))
+        flags = tree_flags(self.recursive)
+        if self.locked:
+            if c.locked_view is None:
+                c.locked_view = LockedView()
+            tree = c.locked_view.open(self.source, flags)
+        else:
+            tree = open_tree(AT_FDCWD, self.source, flags)
         c.sources[self.index] = tree
         if self.idmap is not None:
             self.idmap.apply(tree)
         # As if it had been copied with the mount namespace: the container gets what the host
         # mounts there later, never the other way.
         mount_setattr(tree, k.AT_RECURSIVE, propagation=k.MS_SLAVE)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseView:
+    """All sources are open."""
+
+    def run(self, c: Context) -> None:
+        if c.locked_view is not None:
+            c.locked_view.close()
+            c.locked_view = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from ocirt.cgroups.manager import Attachment, CgroupPaths
 from ocirt.errors import OcirtError
 from ocirt.kernel.stublist import StubList
+from ocirt.parts.locked_view import LockedView
 from ocirt.parts.rootpath import Root
 from ocirt.spec.model import Config
 
@@ -111,6 +112,7 @@ class Context:
     pidfd_socket: int = -1  # the socket that gets init's pidfd
     namespaces: dict[str, int] = field(default_factory=dict)  # joined ones, by type
     sources: dict[int, int] = field(default_factory=dict)  # detached bind sources, by mount index
+    locked_view: LockedView | None = None  # where sources for a user namespace are opened
     filter: bytes = b""  # the compiled seccomp program
     stub_procfs: int = -1  # procfs of the host, where the stub needs one
     stub: StubList = field(default_factory=StubList)

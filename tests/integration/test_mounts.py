@@ -267,6 +267,7 @@ def test_the_hosts_procfs_may_be_bound_to_proc(container: Container) -> None:
     assert kind == "proc" and "nosuid" in options
 
 
+@pytest.mark.peer_fails("runc", "forgets the other flags")
 def test_a_bind_mount_changed_later(container: Container, directory: Path) -> None:
     """remount with bind is about what is there; its source says nothing."""
     bind(container, directory, "/data", "nosuid")
@@ -443,6 +444,58 @@ def test_a_source_that_the_containers_root_may_not_reach(
     ask_for(container, "pid", "mount", "uts", "ipc", "network", "user")
     bind(container, directory / "locked/data", "/data")
     assert container.inside("cat /data/file") == "text"
+
+
+@pytest.fixture
+def flagged(directory: Path) -> Iterator[Path]:
+    """A mount of the host's that is nosuid and nodev, with a read-only one below it."""
+    top = directory / "flagged"
+    top.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nosuid,nodev", "tmpfs", top], check=True)
+    try:
+        (top / "below").mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", top / "below"], check=True)
+        yield top
+    finally:
+        subprocess.run(["umount", "--recursive", top], check=True)
+
+
+@pytest.mark.peer_fails("runc", "1.1 doesn't repeat locked flags when it sets another")
+def test_the_hosts_flags_are_locked_in_a_user_namespace(
+    container: Container, flagged: Path
+) -> None:
+    """Its root may mount what it likes, but not undo what the host has set."""
+    ask_for(container, "pid", "mount", "uts", "ipc", "network", "user")
+    for kind in ("bounding", "effective", "permitted"):
+        container.bundle.set(f"/process/capabilities/{kind}", ["CAP_SYS_ADMIN"])
+    bind(container, flagged, "/data", "noexec")
+    output = container.inside(
+        "for flag in suid dev; do mount -o remount,bind,$flag,noexec /data || echo no $flag; done;"
+        "mount -o remount,bind,rw /data/below || echo no rw; grep ' /data' /proc/self/mountinfo"
+    )
+    lines = output.splitlines()
+    assert lines[:3] == ["no suid", "no dev", "no rw"]
+    assert {"nosuid", "nodev", "noexec"} <= set(lines[3].split()[5].split(","))
+    assert "ro" in lines[4].split()[5].split(",")
+
+
+@pytest.mark.peer_fails("runc", "1.1 says no more than operation not permitted, or ignores it")
+@pytest.mark.parametrize("option", ["suid", "dev", "rrw"])
+def test_a_config_cant_undo_the_hosts_flags(
+    container: Container, flagged: Path, option: str
+) -> None:
+    ask_for(container, "pid", "mount", "uts", "ipc", "network", "user")
+    bind(container, flagged, "/data", option)
+    message = refused(container)
+    assert "/mounts/5" in message and "host" in message
+    assert container.remains() == []
+
+
+@pytest.mark.peer_fails("runc", "1.1 takes no option that clears a flag for a bind mount")
+def test_without_a_user_namespace_it_can(container: Container, flagged: Path) -> None:
+    bind(container, flagged, "/data", "suid", "rrw")
+    table = mounted(container)
+    assert "nosuid" not in table["/data"][0] and "nodev" in table["/data"][0]
 
 
 @pytest.mark.peer_fails("runc", "has it since 1.2")
