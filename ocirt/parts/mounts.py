@@ -42,11 +42,15 @@ from ocirt.spec.model import Config, Mount
 _WITHOUT_CONTEXT = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue")
 
 
-def source_steps(config: Config, bundle: str, *, host_opens_sources: bool) -> Iterator[Step]:
+def source_steps(
+    config: Config, bundle: str, *, host_opens_sources: bool, locked: bool
+) -> Iterator[Step]:
     """Yield the steps by which the runtime opens sources of bind mounts, before there is an init.
 
-    All of them with a user namespace (host_opens_sources): the container's root may not be allowed
-    to reach them. Else those whose ids are mapped, which takes privilege over the filesystem.
+    All of them (host_opens_sources) with a user namespace, whose root may not be allowed to reach
+    them and must not change their flags (locked); and where the container's mounts are the host's,
+    since what is mounted below a source must not appear on the host. Else those whose ids are
+    mapped, which takes privilege over the filesystem.
     """
     opened = None
     for index, entry in enumerate(config.mounts):
@@ -62,11 +66,11 @@ def source_steps(config: Config, bundle: str, *, host_opens_sources: bool) -> It
             source,
             recursive=bool(options.flags & k.MS_REC),
             idmap=_idmap(config, entry, options, pointer) if options.idmap else None,
-            locked=host_opens_sources,
+            locked=host_opens_sources and locked,
         )
         words = f"open {source}, the source of mounts[{index}]"
         yield Step(Side.RUNTIME, words, f"{pointer}/source", opened)
-    if opened is not None and host_opens_sources:
+    if opened is not None and opened.locked:
         yield Step(Side.RUNTIME, "let the helper end that opened sources", "/mounts", CloseView())
 
 

@@ -43,6 +43,7 @@ class UndoKind(StrEnum):
     PROCESS = "process"
     CGROUP = "cgroup"
     RESCTRL = "resctrl"
+    MOUNT = "mount"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class Context:
     pidfd_socket: int = -1  # the socket that gets init's pidfd
     namespaces: dict[str, int] = field(default_factory=dict)  # joined ones, by type
     sources: dict[int, int] = field(default_factory=dict)  # detached bind sources, by mount index
+    host_rootfs: int = -1  # the rootfs as a mount of the host's, detached
     locked_view: LockedView | None = None  # where sources for a user namespace are opened
     filter: bytes = b""  # the compiled seccomp program
     stub_procfs: int = -1  # procfs of the host, where the stub needs one

@@ -74,6 +74,10 @@ class _Builder:
         return NamespaceType.MOUNT in self.namespaces.new
 
     @property
+    def host_mounts(self) -> bool:
+        return not self.namespaces.owns(NamespaceType.MOUNT)
+
+    @property
     def pidfd_socket(self) -> str | None:
         return self.options.pidfd_socket or self.config.annotations.get(PIDFD_RECEIVER)
 
@@ -152,7 +156,8 @@ def _prepare(b: _Builder) -> Iterator[Step]:
     yield from mounts.source_steps(
         b.config,
         b.options.bundle,
-        host_opens_sources=b.user_namespace and b.host.privileged,
+        host_opens_sources=b.host_mounts or (b.user_namespace and b.host.privileged),
+        locked=b.user_namespace,
     )
     yield from intelrdt.make_steps(b.config.linux.intel_rdt, b.options.container_id)
     yield from hooks.output_steps(b.config)
@@ -164,6 +169,14 @@ def _prepare(b: _Builder) -> Iterator[Step]:
         cgroup.MakeCgroup(b.paths, b.host.layout, optional=b.options.rootless),
         undo="kill what is left in the cgroup and remove it",
     )
+    if b.host_mounts:
+        yield Step(
+            _R,
+            f"bind the rootfs {b.rootfs} onto itself, in the host's mount namespace",
+            "/root/path",
+            rootfs.BindInHost(),
+            undo="unmount it with all that is below",
+        )
     if _borrows_memory_cgroup(b):
         own = cgroup.OpenOwnMemoryCgroup(b.host.layout)
         yield Step(_R, "open the runtime's own memory cgroup", "/linux/cgroupsPath", own)
@@ -304,8 +317,11 @@ def _filesystem(b: _Builder) -> Iterator[Step]:
     if b.own_mounts:
         private = rootfs.PrivateMounts(b.config.linux.rootfs_propagation)
         yield Step(_I, "cut mounts off from the host's", "/linux/rootfsPropagation", private)
-    bind = rootfs.BindRootfs(own_namespace=b.own_mounts)
-    yield Step(_I, f"bind the rootfs {b.rootfs} onto itself", "/root/path", bind)
+    if b.host_mounts:
+        yield Step(_I, f"open the rootfs {b.rootfs}", "/root/path", rootfs.OpenRootfs())
+    else:
+        bind = rootfs.BindRootfs(own_namespace=b.own_mounts)
+        yield Step(_I, f"bind the rootfs {b.rootfs} onto itself", "/root/path", bind)
     yield from mounts.steps(
         b.config,
         b.options.bundle,
@@ -341,8 +357,7 @@ def _seal(b: _Builder) -> Iterator[Step]:
     for key, value in b.config.linux.sysctl.items():
         pointer = f"/linux/sysctl/{key.replace('~', '~0').replace('/', '~1')}"
         yield Step(_I, f"set sysctl {key}", pointer, identity.SetSysctl(key, value))
-    if b.own_mounts:
-        yield from masks.steps(b.config)
+    yield from masks.steps(b.config)
     if b.config.process is not None:
         p = b.config.process
         find = executable.FindExecutable(p.args[0], p.env, p.cwd)
@@ -414,10 +429,15 @@ def _label_warnings(b: _Builder) -> Iterator[str]:
 def _check(b: _Builder) -> None:
     """Refuse combinations that neither schema nor rules can judge."""
     config, ns = b.config, b.namespaces
-    if not ns.owns(NamespaceType.MOUNT):
+    if b.host_mounts and b.user_namespace:
         raise OcirtError(
-            "/linux/namespaces: a container needs a mount namespace (add {'type': 'mount'}):"
-            " its mounts would appear on the host"
+            "/linux/namespaces: with a user namespace a container needs a mount namespace, too (add"
+            " {'type': 'mount'}): it can't mount anything in the host's"
+        )
+    if config.linux.rootfs_propagation and not b.own_mounts:
+        raise OcirtError(
+            f"/linux/rootfsPropagation: {config.linux.rootfs_propagation} would change mounts of"
+            " others: it needs a new mount namespace (add {'type': 'mount'})"
         )
     if not b.host.privileged and not b.user_namespace:
         raise OcirtError(

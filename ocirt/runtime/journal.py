@@ -15,6 +15,7 @@ from ocirt.cgroups import manager
 from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError
 from ocirt.parts import intelrdt
+from ocirt.parts.rootfs import unmount_from_host
 from ocirt.parts.step import Undo, UndoKind
 from ocirt.runtime.pids import open_process
 from ocirt.runtime.store import JOURNAL, Entry
@@ -60,6 +61,8 @@ def undo_all(entry: Entry, *, complete: bool = False) -> None:
             end_process(int(record.data["pid"]), int(record.data["start"]))
         elif record.kind is UndoKind.RESCTRL:
             intelrdt.remove(record, complete=complete)
+        elif record.kind is UndoKind.MOUNT:
+            unmount_from_host(record)
         else:
             _remove_cgroup(record)
 
