@@ -160,7 +160,9 @@ def _options(entry: Mount, pointer: str) -> MountOptions:
     if entry.uid_mappings or entry.gid_mappings:
         options = replace(options, idmap=True)
     if options.idmap and not options.is_bind:
-        raise OcirtError(f"{pointer}/uidMappings: only the ids of bind mounts can be mapped")
+        raise OcirtError(
+            f"{pointer}: 'idmap', or mappings: only the ids of bind mounts can be mapped"
+        )
     if options.copy_up and (entry.type != "tmpfs" or options.is_bind):
         raise OcirtError(f"{pointer}/options: 'tmpcopyup' is for mounts of type tmpfs")
     return options

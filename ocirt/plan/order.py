@@ -78,8 +78,12 @@ class _Builder:
         return not self.namespaces.owns(NamespaceType.MOUNT)
 
     @property
-    def pidfd_socket(self) -> str | None:
-        return self.options.pidfd_socket or self.config.annotations.get(PIDFD_RECEIVER)
+    def pidfd_socket(self) -> tuple[str, str] | None:
+        """The path of the socket that gets init's pidfd, and where it was asked for."""
+        if self.options.pidfd_socket is not None:
+            return self.options.pidfd_socket, ""
+        path = self.config.annotations.get(PIDFD_RECEIVER)
+        return None if path is None else (path, f"/annotations/{PIDFD_RECEIVER}")
 
     @property
     def user_namespace(self) -> bool:
@@ -151,8 +155,9 @@ def _prepare(b: _Builder) -> Iterator[Step]:
         connect = terminal.ConnectConsole(path)
         yield Step(_R, f"connect to the console socket {path}", "/process/terminal", connect)
     if b.pidfd_socket is not None:
-        connect_pidfd = process.ConnectPidfdSocket(b.pidfd_socket)
-        yield Step(_R, f"connect to the pidfd socket {b.pidfd_socket}", "", connect_pidfd)
+        path, pointer = b.pidfd_socket
+        connect_pidfd = process.ConnectPidfdSocket(path)
+        yield Step(_R, f"connect to the pidfd socket {path}", pointer, connect_pidfd)
     yield from mounts.source_steps(
         b.config,
         b.options.bundle,

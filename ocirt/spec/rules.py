@@ -148,6 +148,7 @@ _CONFIG: tuple[_Rule, ...] = (
     _host_names,
     lambda d: rules_linux.namespaces(_linux(d)),
     lambda d: rules_linux.user_mappings(_linux(d)),
+    rules_linux.mapped_users,
     lambda d: rules_linux.devices(_linux(d)),
     lambda d: rules_linux.net_devices(_linux(d)),
     lambda d: rules_linux.paths(_linux(d)),

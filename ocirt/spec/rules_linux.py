@@ -55,6 +55,41 @@ def user_mappings(linux: Json) -> Iterator[Result]:
         yield from mappings(mapped, pointer)
 
 
+def mapped_users(document: Json) -> Iterator[Result]:
+    """Check that a new user namespace has its root, and those that the program is to be."""
+    linux = document.get("linux", {})
+    users = [n for n in linux.get("namespaces", []) if n["type"] == "user"]
+    if not users or users[0].get("path"):
+        return
+    user = document.get("process", {}).get("user", {})
+    wanted = (
+        ("uidMappings", [("/process/user/uid", user.get("uid", 0))]),
+        (
+            "gidMappings",
+            [
+                ("/process/user/gid", user.get("gid", 0)),
+                *(
+                    (f"/process/user/additionalGids/{index}", gid)
+                    for index, gid in enumerate(user.get("additionalGids", []))
+                ),
+            ],
+        ),
+    )
+    for name, ids in wanted:
+        mapped = linux.get(name, [])
+        if mapped and not _is_mapped(0, mapped):
+            message = "has no entry with containerID 0: the container needs a root"
+            yield error(f"/linux/{name}", "mappings-root", message)
+        for pointer, number in ids:
+            if mapped and number and not _is_mapped(number, mapped):
+                message = f"isn't mapped in the container's user namespace (/linux/{name})"
+                yield error(pointer, "user-not-mapped", message, number)
+
+
+def _is_mapped(number: int, mapped: list[Json]) -> bool:
+    return any(0 <= number - m["containerID"] < m["size"] for m in mapped)
+
+
 def mappings(mapped: list[Json], pointer: str) -> Iterator[Result]:
     """Check a map of ids as the kernel would, which only says EINVAL (user_namespaces(7))."""
     if len(mapped) > _MAP_LINES:

@@ -212,7 +212,8 @@ def test_no_pivot() -> None:
 @pytest.mark.parametrize(
     ("linux", "words"),
     [
-        ({"namespaces": [{"type": "pid"}, {"type": "uts"}, {"type": "network"}]}, "mount"),
+        ({"namespaces": [{"type": "user"}], "uidMappings": MAP, "gidMappings": MAP}, "mount"),
+        ({"namespaces": [{"type": "network"}], "rootfsPropagation": "slave"}, "slave"),
         ({"sysctl": {"kernel.panic": "1"}}, "kernel.panic"),
         ({"sysctl": {"kernel.shmmax": "1"}, "namespaces": [{"type": "mount"}]}, "ipc"),
         (
@@ -278,7 +279,7 @@ def test_labels_are_asked_for_before_no_new_privs_and_the_filter(new_privileges:
 def test_only_binds_are_id_mapped() -> None:
     document = copy.deepcopy(BASE)
     document["mounts"][1]["options"] = ["idmap"]
-    with pytest.raises(OcirtError, match="/mounts/1/uidMappings"):
+    with pytest.raises(OcirtError, match="/mounts/1: 'idmap'"):
         build(Config.from_json(document), HOST, OPTIONS)
 
 

@@ -201,7 +201,8 @@ def test_every_field_refuses_another_type(pointer: str, kind: str) -> None:
     """That rich() has every field is tested on the way: fields() would raise KeyError."""
     document = changed(pointer, WRONG[kind])
     report = check_document(json.dumps(document).encode(), "f", Kind.CONFIG)
-    assert (pointer, "type") in {(f.pointer, f.rule) for f in report.errors}
+    found = {(f.pointer, f.rule, f.found) for f in report.errors}
+    assert (pointer, "type", json.dumps(WRONG[kind])) in found
 
 
 def enums(value: Any) -> Iterator[set[str]]:
