@@ -49,7 +49,13 @@ CASES: list[tuple[str, Any, str | None]] = [
     ("/linux/namespaces/-", {"type": "cgroup", "path": "/proc/self/ns/net"}, "/proc/self/ns/net"),
     ("/linux/namespaces/-", {"type": "time", "path": "/no/such"}, "/no/such"),
     ("/linux/devices", [{"path": "/bin/sh", "type": "c", "major": 1, "minor": 3}], "/bin/sh"),
+    (
+        "/linux/namespaces",
+        [{"type": "mount"}, {"type": "uts", "path": "/proc/self/ns/uts"}],
+        "/hostname (test)",
+    ),
     ("/linux/sysctl", {"kernel.panic": "1"}, "kernel.panic"),
+    ("/linux/sysctl", {"kernel.hostname": "x"}, "kernel.hostname"),
     ("/linux/sysctl", {"net.no.such": "1"}, "net.no.such"),
     ("/linux/sysctl", {"net.ipv4.ip_forward": "many"}, "net.ipv4.ip_forward"),
     ("/linux/netDevices", {"nosuchdevice": {}}, "nosuchdevice"),
@@ -147,6 +153,25 @@ def test_at_start(container: Container, case: tuple[str, Any, str | None]) -> No
     message = container.refused("start")
     assert_named(message, pointer, value, shown)
     container.delete("--force")
+    assert container.remains() == []
+
+
+def test_sysctls_of_a_joined_namespace_that_is_the_hosts(container: Container) -> None:
+    ask_for(container, "pid", "mount", "uts", "ipc", network="/proc/self/ns/net")
+    container.bundle.set("/linux/sysctl", {"net.ipv4.ip_forward": "0"})
+    container.bundle.save()
+    message = container.refused("create", "--bundle", str(container.bundle.directory))
+    assert "/linux/namespaces/4/path" in message
+    assert "/linux/sysctl (net.ipv4.ip_forward)" in message
+    assert container.remains() == []
+
+
+def test_clocks_that_would_run_before_zero(container: Container) -> None:
+    ask_for(container, "pid", "mount", "uts", "ipc", "network", "time")
+    container.bundle.set("/linux/timeOffsets", {"boottime": {"secs": -(1 << 40)}})
+    container.bundle.save()
+    message = container.refused("create", "--bundle", str(container.bundle.directory))
+    assert "/linux/timeOffsets" in message and f"boottime {-(1 << 40)} 0" in message
     assert container.remains() == []
 
 
