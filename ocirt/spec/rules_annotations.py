@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ocirt.spec import known_annotations as names
+from ocirt.spec.gvariant import is_value
 from ocirt.spec.load import escape
 from ocirt.spec.report import Json, Result, error, relative, warning
 
@@ -30,9 +31,9 @@ def our_annotations(wanted: Json) -> Iterator[Result]:
         yield from _below(wanted, names.DELEGATE_CGROUP)
     if wanted.get(names.SYSTEMD_SUBGROUP):
         yield from _below(wanted, names.SYSTEMD_SUBGROUP)
-    for name in wanted:
+    for name, value in wanted.items():
         if name.startswith(names.SYSTEMD_PROPERTY):
-            yield from _property(name)
+            yield from _property(name, value)
 
 
 def _below(wanted: Json, name: str) -> Iterator[Result]:
@@ -42,8 +43,12 @@ def _below(wanted: Json, name: str) -> Iterator[Result]:
         yield error(f"/annotations/{name}", "annotation-cgroup", message, path, allowed)
 
 
-def _property(name: str) -> Iterator[Result]:
+def _property(name: str, value: str) -> Iterator[Result]:
+    """Only warn: without the systemd driver it is nobody's business."""
+    where = f"/annotations/{escape(name)}"
+    if not is_value(value):
+        message = "isn't a value of D-Bus's in its text form, such as 'text', true or uint64 5"
+        yield warning(where, "annotation-value", message, value)
     if not _PROPERTY.fullmatch(name.removeprefix(names.SYSTEMD_PROPERTY)):
-        where = f"/annotations/{escape(name)}"
         message = "isn't the name of a systemd property (three letters or more)"
         yield warning(where, "annotation-property", message, name)

@@ -262,6 +262,7 @@ def test_everything_at_once() -> None:
     ("pointer", "value", "rule"),
     [
         ("/annotations/org.systemd.property.X1", "1", "annotation-property"),
+        ("/annotations/org.systemd.property.TimeoutStopUSec", "ten", "annotation-value"),
         ("/process/capabilities/bounding/0", "CAP_NEW", "capability-unknown"),
         ("/mounts/0/destination", "proc", "mount-destination-relative"),
         ("/linux/intelRdt/l3CacheSchema", "MB:0=20", "rdt-l3"),
