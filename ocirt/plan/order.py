@@ -16,7 +16,6 @@ from ocirt.cgroups import manager
 from ocirt.cgroups.layout import Mode
 from ocirt.cgroups.manager import CgroupPaths
 from ocirt.cgroups.resources import Phase, Write
-from ocirt.errors import OcirtError
 from ocirt.parts import (
     cgroup,
     credentials,
@@ -41,6 +40,7 @@ from ocirt.parts import (
 from ocirt.parts.mount_options import MountOptions
 from ocirt.parts.step import Action, Side, Step
 from ocirt.plan.host import Host, Options
+from ocirt.plan.refusals import refuse
 from ocirt.spec.known_annotations import PIDFD_RECEIVER
 from ocirt.spec.model import Config, NamespaceType
 
@@ -114,7 +114,7 @@ def build(config: Config, host: Host, options: Options) -> Plan:
         paths,
         writes,
     )
-    _check(b)
+    refuse(config, host, b.namespaces, paths)
     stub = tuple(_stub(b))
     create = (
         *_prepare(b),
@@ -429,40 +429,3 @@ def _stub(b: _Builder) -> Iterator[Step]:
 def _label_warnings(b: _Builder) -> Iterator[str]:
     if b.config.linux.mount_label and not b.host.selinux:
         yield "/linux/mountLabel: this host has no SELinux; left out"
-
-
-def _check(b: _Builder) -> None:
-    """Refuse combinations that neither schema nor rules can judge."""
-    config, ns = b.config, b.namespaces
-    if b.host_mounts and b.user_namespace:
-        raise OcirtError(
-            "/linux/namespaces: with a user namespace a container needs a mount namespace, too (add"
-            " {'type': 'mount'}): it can't mount anything in the host's"
-        )
-    if config.linux.rootfs_propagation and not b.own_mounts:
-        raise OcirtError(
-            f"/linux/rootfsPropagation: {config.linux.rootfs_propagation} would change mounts of"
-            " others: it needs a new mount namespace (add {'type': 'mount'})"
-        )
-    if not b.host.privileged and not b.user_namespace:
-        raise OcirtError(
-            "/linux/namespaces: without root a container needs a user namespace; `ocirt spec"
-            " --rootless` shows how"
-        )
-    if config.linux.personality and config.linux.personality.flags:
-        flags = ", ".join(config.linux.personality.flags)
-        raise OcirtError(
-            f"/linux/personality/flags: {flags}: the specification has no flag yet; take it out"
-        )
-    if config.linux.net_devices and not ns.owns(NamespaceType.NETWORK):
-        raise OcirtError(
-            "/linux/netDevices: devices can be moved only into a network namespace of the"
-            " container's (add {'type': 'network'})"
-        )
-    for key in config.linux.sysctl:
-        kind = identity.sysctl_namespace(key)
-        if kind is None or not ns.owns(kind):
-            why = f"it needs a {kind} namespace" if kind else "it isn't part of any namespace"
-            raise OcirtError(f"/linux/sysctl: {key} would change the host: {why}")
-    if b.host.layout.mode is Mode.V2 and not b.paths:
-        raise OcirtError("/linux/cgroupsPath: no cgroup hierarchy is mounted")

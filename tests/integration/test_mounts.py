@@ -499,6 +499,28 @@ def test_without_a_user_namespace_it_can(container: Container, flagged: Path) ->
 
 
 @pytest.mark.peer_fails("runc", "has it since 1.2")
+@pytest.mark.parametrize(("option", "below"), [("idmap", "7:8"), ("ridmap", "1007:2008")])
+def test_ids_mapped_by_the_mounts_own_mappings(
+    container: Container, tree: Path, option: str, below: str
+) -> None:
+    """Without a user namespace, too; idmap leaves what is mounted below as it is."""
+    for place in (tree, tree / "below"):
+        (place / "file").write_text("text")
+        os.chown(place / "file", 7, 8)
+    mount(
+        container,
+        destination="/data",
+        type="bind",
+        source=str(tree),
+        options=["rbind", option],
+        uidMappings=[{"containerID": 0, "hostID": 1000, "size": 100}],
+        gidMappings=[{"containerID": 0, "hostID": 2000, "size": 100}],
+    )
+    output = container.inside("stat -c %u:%g /data/file /data/below/file")
+    assert output.split() == ["1007:2008", below]
+
+
+@pytest.mark.peer_fails("runc", "has it since 1.2")
 def test_ids_mapped_as_the_containers(container: Container, directory: Path) -> None:
     """idmap without mappings: those of the user namespace. On the host nothing changes owner."""
     (directory / "data").mkdir()
