@@ -104,27 +104,32 @@ class MakeDevices:
         old = os.umask(0)
         try:
             for node in self.nodes:
-                if self.bind and node.kind != stat.S_IFIFO:
+                bound = self.bind and node.kind != stat.S_IFIFO
+                if bound or not _make(c, node):
                     _bind(c, node)
-                else:
-                    _make(c, node)
         finally:
             os.umask(old)
 
 
-def _make(c: Context, node: Node) -> None:
+def _make(c: Context, node: Node) -> bool:
+    """Make a node; False where the runtime lacks the privilege (CAP_MKNOD) for it."""
     directory, name = c.root.parent(node.path)
     try:
         try:
             os.mknod(name, node.kind | node.mode, node.device, dir_fd=directory)
         except FileExistsError:
             _adopt(directory, name, node)
+        except PermissionError as e:
+            if e.errno != errno.EPERM or node.kind == stat.S_IFIFO:
+                raise PermissionError(e.errno, os.strerror(e.errno or 0), node.path) from None
+            return False
         except OSError as e:
             raise OSError(e.errno, os.strerror(e.errno or 0), node.path) from None
         if node.uid or node.gid:
             os.chown(name, node.uid, node.gid, dir_fd=directory, follow_symlinks=False)
     finally:
         os.close(directory)
+    return True
 
 
 def _adopt(directory: int, name: str, node: Node) -> None:

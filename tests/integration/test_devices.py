@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import Container
+from tests.harness import Container, Runtime
 from tests.integration.test_namespaces import ask_for
 
 STAT = "stat -c '%F %t %T %a %u %g' "
@@ -71,6 +72,19 @@ def test_in_a_user_namespace_nodes_are_the_hosts(container: Container) -> None:
     numbers, size = output.splitlines()
     assert numbers.startswith("character special file 1 5 ")
     assert size == "3"
+
+
+@pytest.mark.peer_fails("runc", "can't do without")
+def test_a_runtime_that_may_make_none(container: Container, directory: Path) -> None:
+    """Without CAP_MKNOD, as in an unprivileged container, nodes are the host's, too."""
+    script = directory / "unprivileged"
+    executable = container.runtime.executable
+    script.write_text(f'#!/bin/sh\nexec setpriv --bounding-set -mknod {executable} "$@"\n')
+    script.chmod(0o755)
+    container.runtime = Runtime(str(script), container.runtime.root)
+    container.bundle.set("/linux/devices", [device(path="/dev/own")])
+    output = container.inside("head -c 3 /dev/own | wc -c; echo x > /dev/null && echo written")
+    assert output.split() == ["3", "written"]
 
 
 @pytest.mark.peer_fails("runc", "looks for the host's node at the same path alone")
