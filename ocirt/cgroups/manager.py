@@ -15,7 +15,16 @@ from ocirt.cgroups.layout import Layout, Mode, detect
 from ocirt.cgroups.paths import CgroupMount, CgroupPaths, mount_sources, paths
 from ocirt.cgroups.resources import Phase, Write
 from ocirt.cgroups.takedown import kill, remove
-from ocirt.cgroups.tree import add_process, create, frozen, missing, processes
+from ocirt.cgroups.tree import (
+    add_process,
+    create,
+    delegate,
+    frozen,
+    make_subgroup,
+    missing,
+    place_for_processes,
+    processes,
+)
 from ocirt.cgroups.writer import apply
 from ocirt.spec.model import Resources
 
@@ -30,13 +39,16 @@ __all__ = [
     "add_process",
     "apply",
     "create",
+    "delegate",
     "detect",
     "frozen",
     "kill",
+    "make_subgroup",
     "missing",
     "mount_sources",
     "open_tasks",
     "paths",
+    "place_for_processes",
     "processes",
     "remove",
     "warnings",

@@ -18,7 +18,6 @@ from ocirt.cli.stdio import print_out
 from ocirt.errors import OcirtError, UsageError
 from ocirt.parts.mount_options import SUPPORTED
 from ocirt.parts.seccomp import supported_flags
-from ocirt.plan.abilities import abilities
 from ocirt.runtime import plan, query
 from ocirt.runtime.activation import listen_fds
 from ocirt.runtime.create import CreateOptions, create
@@ -206,7 +205,7 @@ def _plan(i: Invocation) -> int:
 
 
 def _features(i: Invocation) -> int:
-    _print_json(features(SUPPORTED, abilities(), supported_flags()))
+    _print_json(features(SUPPORTED, supported_flags()))
     return 0
 
 

@@ -16,6 +16,7 @@ from ocirt.cgroups import manager
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
 from ocirt.kernel.stublist import Flag
+from ocirt.parts import intelrdt
 from ocirt.parts.scheduling import SetAffinity
 from ocirt.parts.stdio import may_change_owner
 from ocirt.parts.step import Action, Context, Side, Step
@@ -108,19 +109,22 @@ class JoinCgroup:
     """Write "0" into descriptors that the runtime opened: the process that writes moves."""
 
     def run(self, c: Context) -> None:
-        if c.cgroup is None:
-            return
-        for fd in open_procs(c.cgroup):
+        cgroups = open_procs(c.cgroup, c.init_pid) if c.cgroup is not None else ()
+        for fd in (*cgroups, *intelrdt.open_tasks(c)):
             os.set_inheritable(fd, True)
             c.stub.syscall(_linux.SYS_write, fd, b"0", 1, text="join the cgroup")
             c.stub.syscall(_linux.SYS_close, fd)
             c.inherited.append(fd)
 
 
-def open_procs(paths: manager.CgroupPaths) -> tuple[int, ...]:
-    """Open for joining: v1's tasks (which don't wait for RCU), v2's cgroup.procs."""
+def open_procs(paths: manager.CgroupPaths, init: int) -> tuple[int, ...]:
+    """Open for joining: v1's tasks (which don't wait for RCU), v2's cgroup.procs.
+
+    A v2 cgroup that gives controllers to those below it can't have processes: then where init is.
+    """
     if paths.unified:
-        return (os.open(f"{paths.unified}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC),)
+        place = manager.place_for_processes(paths, init)
+        return (os.open(f"{place}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC),)
     attachment = manager.open_tasks(paths)
     return (*attachment.early, *attachment.late)
 

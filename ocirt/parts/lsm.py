@@ -27,10 +27,12 @@ def early_steps(process: Process) -> Iterator[Step]:
     """Yield what finds out early that a label can't be had."""
     if process.apparmor_profile:
         pointer = "/process/apparmorProfile"
-        yield Step(Side.RUNTIME, "look for AppArmor", pointer, LookForAppArmor())
+        yield Step(
+            Side.RUNTIME, "look for AppArmor", pointer, LookForAppArmor(process.apparmor_profile)
+        )
     if process.selinux_label:
         pointer = "/process/selinuxLabel"
-        yield Step(Side.RUNTIME, "look for SELinux", pointer, LookForSelinux())
+        yield Step(Side.RUNTIME, "look for SELinux", pointer, LookForSelinux(process.selinux_label))
 
 
 def stub_steps(process: Process) -> Iterator[Step]:
@@ -54,22 +56,26 @@ def wants_label(process: Process) -> bool:
 class LookForAppArmor:
     """Raise OcirtError where AppArmor isn't enabled."""
 
+    profile: str
+
     def run(self, c: Context) -> None:
         try:
             enabled = read_at(k.AT_FDCWD, _APPARMOR_ENABLED).startswith("Y")
         except FileNotFoundError:
             enabled = False
         if not enabled:
-            raise OcirtError("AppArmor isn't enabled on this host; take the profile out")
+            raise OcirtError(f"AppArmor isn't enabled on this host; take {self.profile!r} out")
 
 
 @dataclass(frozen=True, slots=True)
 class LookForSelinux:
     """Raise OcirtError where SELinux isn't enabled."""
 
+    label: str
+
     def run(self, c: Context) -> None:
         if not os.path.exists(_SELINUX_ENABLED):
-            raise OcirtError("SELinux isn't enabled on this host; take the label out")
+            raise OcirtError(f"SELinux isn't enabled on this host; take {self.label!r} out")
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,8 @@ class Root:
                     if name == ".." and len(above) > 1:
                         os.close(above.pop())
                     continue
-                fd = _step(above[-1], name, make if not todo else _on_the_way(make), mode)
+                kind, bits = (_on_the_way(make), 0o755) if todo else (make, mode)
+                fd = _step(above[-1], name, kind, bits)
                 if not stat.S_ISLNK(os.fstat(fd).st_mode):
                     above.append(fd)
                     continue

@@ -14,6 +14,8 @@ import signal
 from ocirt.cgroups import manager
 from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError
+from ocirt.parts import intelrdt
+from ocirt.parts.rootfs import unmount_from_host
 from ocirt.parts.step import Undo, UndoKind
 from ocirt.runtime.pids import open_process
 from ocirt.runtime.store import JOURNAL, Entry
@@ -49,11 +51,18 @@ def read(entry: Entry) -> list[Undo]:
     return records
 
 
-def undo_all(entry: Entry) -> None:
-    """Take back everything the journal names. Raises OcirtError for what can't be."""
+def undo_all(entry: Entry, *, complete: bool = False) -> None:
+    """Take back everything the journal names; complete says that create came to its end.
+
+    Raises OcirtError or OSError for what can't be taken back.
+    """
     for record in reversed(read(entry)):
         if record.kind is UndoKind.PROCESS:
             end_process(int(record.data["pid"]), int(record.data["start"]))
+        elif record.kind is UndoKind.RESCTRL:
+            intelrdt.remove(record, complete=complete)
+        elif record.kind is UndoKind.MOUNT:
+            unmount_from_host(record)
         else:
             _remove_cgroup(record)
 
