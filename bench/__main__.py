@@ -24,6 +24,8 @@ OPERATIONS = {
     "run": ["measure", "true"],
     "create+start+delete": ["measure", "create+start+delete"],
     "run, seccomp": ["measure", "seccomp"],
+    "run, seccomp, uncached": ["measure", "uncached"],
+    "run, invalid config": ["measure", "invalid"],
     "run, 50 mounts": ["measure", "mounts"],
     "exec": ["measure", "exec"],
     "state": ["measure", "state"],
@@ -140,7 +142,7 @@ def _facts(peer: Peer) -> dict[str, float]:
     run = peer.ask("measure", "true")
     return {
         "least memory limit, KiB": peer.ask("smallest").get("limit", 0),
-        "peak memory of run, KiB": run["peak"],
+        "peak memory of run, KiB": peer.ask("peak")["peak"],
         "page faults of run": run["faults"],
         "system calls of run": peer.ask("system_calls")["calls"],
         **{f"created: {k}, KiB": v for k, v in peer.ask("created").items()},

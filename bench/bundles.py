@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import re
+import secrets
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ def documents(directory: Path) -> dict[str, Document]:
     found["idle"]["process"]["args"] = ["/bin/sleep", "100000"]
     found["seccomp"] = copy.deepcopy(base)
     found["seccomp"]["linux"]["seccomp"] = profile()
+    found["uncached"] = copy.deepcopy(found["seccomp"])
+    found["invalid"] = copy.deepcopy(base)
+    found["invalid"]["linux"]["namespaces"].append({"type": "nosuch"})
     found["mounts"] = copy.deepcopy(base)
     found["mounts"]["mounts"] += [
         {"destination": f"/tmp/m{n}", "type": "tmpfs", "source": "tmpfs"} for n in range(_MOUNTS)
@@ -41,6 +45,13 @@ def documents(directory: Path) -> dict[str, Document]:
         -_MOUNTS, {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}
     )
     return found
+
+
+def make_unknown(seccomp: Document) -> None:
+    """Add a rule that no profile had before, so that no cache has its filter."""
+    argument = {"index": 0, "value": secrets.randbits(32), "op": "SCMP_CMP_EQ"}
+    rule = {"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [argument]}
+    seccomp["syscalls"].append(rule)
 
 
 def profile() -> dict[str, Any]:

@@ -171,7 +171,7 @@ def programs(outcomes: list[dict[str, dict[str, str]]], names: list[str]) -> str
         "## The validation programs of OCI runtime-tools",
         "",
         "Run one at a time, each with namespaces and a cgroup of its own and a time limit:"
-        " `make conformance-tools RUNTIME_TOOLS=DIR`, DIR being a checkout of"
+        " `make conformance RUNTIME_TOOLS=DIR`, DIR being a checkout of"
         " [runtime-tools](https://github.com/opencontainers/runtime-tools) after"
         " `make runtimetest validation-executables`."
         f" Of {len(outcomes[0])} programs "

@@ -9,7 +9,16 @@ from enum import StrEnum
 import pytest
 
 # The Linux runtime's part of the specification, version 1.3.
-DOCUMENTS = ("runtime.md", "runtime-linux.md", "config.md", "config-linux.md", "features.md")
+DOCUMENTS = (
+    "glossary.md",
+    "bundle.md",
+    "runtime.md",
+    "runtime-linux.md",
+    "config.md",
+    "config-linux.md",
+    "features.md",
+    "features-linux.md",
+)
 
 
 class Level(StrEnum):

@@ -222,3 +222,30 @@ def test_impossible_conversion(container: Container, unified: Runtime) -> None:
     container.runtime = unified
     container.bundle.set("/linux/resources/network", {"classID": 1})
     assert_create_refused(container)
+
+
+VALID = '"Valid values": an entry that must have something and has nothing is an error'
+
+
+@must("CPU", 5, says="a quota below burst is an error")
+@must("CPU", 6, says="a burst above quota is an error")
+@pytest.mark.right('"Valid values": the kernel refuses it, too, where it has the file')
+def test_burst_above_quota(container: Container) -> None:
+    cpu = {"quota": 10000, "burst": 20000, "period": 100000}
+    container.bundle.set("/linux/resources/cpu", cpu)
+    assert_create_refused(container)
+
+
+@must("Block IO", 14, says="an entry has a weight or a leaf weight")
+@pytest.mark.right(VALID)
+def test_device_without_weight(container: Container) -> None:
+    entry = {"major": 8, "minor": 0}
+    container.bundle.set("/linux/resources/blockIO", {"weightDevice": [entry]})
+    assert_create_refused(container)
+
+
+@must("RDMA", 7, says="an entry has hcaHandles or hcaObjects")
+@pytest.mark.right(VALID)
+def test_rdma_without_limit(container: Container) -> None:
+    container.bundle.set("/linux/resources/rdma", {"mlx5_1": {}})
+    assert_create_refused(container)

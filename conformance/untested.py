@@ -73,6 +73,16 @@ _RDT = (
 )
 
 UNTESTED: tuple[Untested, ...] = (
+    Untested(
+        Requirement(
+            "bundle.md",
+            "Container Format",
+            10,
+            MUST,
+            "config.json and the root file system are in one directory",
+        ),
+        AUTHOR,
+    ),
     _config("Root", 3, MUST_NOT, "no root for Hyper-V", PLATFORM),
     _config("Root", 6, MUST, "path is a volume GUID path on Windows", PLATFORM),
     _config("Root", 9, SHOULD, "path is the conventional rootfs", AUTHOR),
@@ -133,10 +143,6 @@ UNTESTED: tuple[Untested, ...] = (
         "without the kernel's list three files are taken",
         "needs a kernel older than 4.15, which has no such list",
     ),
-    _linux("CPU", 5, MUST, "quota isn't below burst", AUTHOR),
-    _linux("CPU", 6, MUST, "burst isn't above quota", AUTHOR),
-    _linux("Block IO", 14, MUST, "an entry has a weight or a leaf weight", AUTHOR),
-    _linux("RDMA", 7, MUST, "an entry has hcaHandles or hcaObjects", AUTHOR),
     _linux("IntelRdt", 10, SHOULD, "l3CacheSchema begins with L3:", NO_RESCTRL),
     _linux("IntelRdt", 10, SHOULD_NOT, "l3CacheSchema has a newline", NO_RESCTRL),
     _linux("IntelRdt", 12, MUST, "memBwSchema begins with MB:", NO_RESCTRL),

@@ -192,18 +192,21 @@ def _enable_controllers(leaf: str, unified: Hierarchy) -> None:
         path = f"{directory}/cgroup.subtree_control"
         enabled = files.read(path).split()
         new = [f"+{c}" for c in wanted if c not in enabled]
-        # One that is refused takes the others of its write with it.
-        if new and not _accepted(path, " ".join(new)):
+        # One that is refused takes the others of its write with it. EBUSY: there are processes; the
+        # few controllers that would do all the same would make it a threaded domain, in which a
+        # container's cgroup can't hold processes (cgroups(7)).
+        if new and _refusal(path, " ".join(new)) not in (0, errno.EBUSY):
             for controller in new:
-                _accepted(path, controller)
+                _refusal(path, controller)
 
 
-def _accepted(path: str, text: str) -> bool:
+def _refusal(path: str, text: str) -> int:
+    """Write; return 0, or the errno that the kernel refuses by."""
     try:
         files.write(path, text)
-    except OSError:
-        return False
-    return True
+    except OSError as e:
+        return e.errno or errno.EIO
+    return 0
 
 
 def _refuse_unfit(paths: CgroupPaths, existing: list[str]) -> None:

@@ -73,6 +73,17 @@ class WriteLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class PutIntoCgroup:
+    """The runtime moves init, where it couldn't be cloned into its cgroup v2."""
+
+    paths: CgroupPaths
+
+    def run(self, c: Context) -> None:
+        if c.cgroup is not None:
+            manager.add_process(self.paths, c.init_pid)
+
+
+@dataclass(frozen=True, slots=True)
 class JoinCgroup:
     """Init moves itself: it has one thread, which v1's `tasks` files take without a long wait.
 

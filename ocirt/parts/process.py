@@ -55,7 +55,8 @@ class CloneInit:
     def run(self, c: Context) -> None:
         from_joiner = c.side is Side.JOINER
         flags = self.flags | (CLONE_PARENT if from_joiner else 0)
-        into = c.attachment.into if c.attachment is not None else -1
+        # The joiner may have become somebody whom the host's cgroups don't obey.
+        into = c.attachment.into if c.attachment is not None and not from_joiner else -1
         flags |= CLONE_INTO_CGROUP if into >= 0 else 0
         if self.shared:
             pid, pidfd = c.share(flags, into)

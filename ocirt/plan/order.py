@@ -223,6 +223,9 @@ def _processes(b: _Builder) -> Iterator[Step]:
             process.CloneInit(ns.clone_flags),
             undo="kill init",
         )
+        if b.host.layout.mode is Mode.V2:
+            put = cgroup.PutIntoCgroup(b.paths)
+            yield Step(_R, "put init into its cgroup", "/linux/cgroupsPath", put)
     adjustment = b.config.process.oom_score_adj if b.config.process else None
     if adjustment is not None:
         score = limits.SetOomScoreAdj(adjustment, b.options.rootless)

@@ -155,14 +155,15 @@ class Execution:
         return message or self._channel.receive()
 
     def _wait_for_turn(self) -> None:
-        while True:
+        if self.context.side is not Side.RUNTIME:
+            if self._receive().news is not News.TURN:
+                os._exit(1)  # the runtime is gone, and with it the container
+            return
+        ours = False
+        # Init may be ready sooner than the joiner has said whom it cloned.
+        while not ours or self._expecting_birth:
             message = self._receive()
-            if self.context.side is not Side.RUNTIME:
-                if message.news is not News.TURN:
-                    os._exit(1)  # the runtime is gone, and with it the container
-                return
-            if message.news is News.TURN and not self._expecting_birth:
-                return
+            ours = ours or message.news is News.TURN
             self.handle(message)
 
     def handle(self, message: Message) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -84,7 +85,11 @@ def open_process(pid: int, start: int) -> Process | None:
         return None
     try:
         fd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    except OSError as e:
+        # EINVAL, on older kernels: it has ended, but others still call a session or group by its
+        # number.
+        if e.errno not in (errno.ESRCH, errno.EINVAL):
+            raise
         return None
     if not is_alive(pid, start):
         os.close(fd)

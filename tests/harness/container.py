@@ -89,8 +89,25 @@ class Container:
         return str(self.bundle.get("/linux/cgroupsPath"))
 
     def cgroup_file(self, controller: str, name: str) -> Path:
-        """Return the path of a cgroup's file; controller "" is cgroup2."""
-        return cgroup.hierarchies()[controller] / self.cgroups_path.lstrip("/") / name
+        """Return the path of a cgroup's file; a controller that isn't v1's here is cgroup2's."""
+        hierarchies = cgroup.hierarchies()
+        top = hierarchies.get(controller) or hierarchies[""]
+        return top / self.cgroups_path.lstrip("/") / name
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Freeze or thaw the container by its cgroup, and wait until it is."""
+        if "freezer" in cgroup.hierarchies():
+            state = self.cgroup_file("freezer", "freezer.state")
+            state.write_text("FROZEN" if frozen else "THAWED")
+            done = "FROZEN\n" if frozen else "THAWED\n"
+        else:
+            self.cgroup_file("", "cgroup.freeze").write_text(str(int(frozen)))
+            state = self.cgroup_file("", "cgroup.events")
+            done = f"frozen {int(frozen)}\n"
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not state.read_text().endswith(done):
+            assert time.monotonic() < deadline, state.read_text()
+            time.sleep(PAUSE_SECONDS)
 
     def processes(self) -> list[int]:
         """Return the processes in the container's cgroups."""

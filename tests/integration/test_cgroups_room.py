@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -528,6 +529,16 @@ def test_v2_frozen_cgroup_is_refused_and_killed(v2: Place) -> None:
         manager.create(v2.paths("c/new"), v2.layout)
     manager.kill(paths, signal.SIGKILL, deadline_seconds=30)
     assert child.wait() == -signal.SIGKILL
+
+
+def test_v2_a_parent_with_processes_stays_what_it_is(v2: Place) -> None:
+    """Controllers for processes beside it would make it a threaded domain, for good."""
+    outer = v2.made("p")
+    v2.sleep(outer)
+    inner = v2.made("p/c")
+    for paths in (outer, inner):
+        assert Path(paths.unified, "cgroup.type").read_text() == "domain\n"
+    v2.sleep(inner)
 
 
 def test_v2_threaded_parent_is_refused(v2: Place) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Container, proc
+from tests.harness import Container, cgroup, proc
 from tests.harness.container import PATIENCE_SECONDS
 from tests.harness.terminal import ConsoleSocket
 from tests.integration.conftest import MakeContainer
@@ -64,6 +64,10 @@ def test_oom_score_adj(container: Container, tmp_path: Path, value: int) -> None
     assert Path(f"/proc/{pid}/oom_score_adj").read_text() == f"{value}\n"
 
 
+V1 = "memory" in cgroup.hierarchies()
+
+
+@pytest.mark.skipif(not V1, reason="names a controller of v1")
 def test_a_cgroup_below(container: Container, tmp_path: Path) -> None:
     started(container)
     inner = container.cgroup_file("memory", "inner")
@@ -87,17 +91,29 @@ def remove_when_empty(directory: Path) -> None:
     directory.rmdir()
 
 
+@pytest.mark.skipif(V1, reason="needs cgroup v2 alone")
+def test_a_cgroup_v2_below(container: Container, tmp_path: Path) -> None:
+    started(container)
+    inner = container.cgroup_file("", "inner")
+    inner.mkdir()
+    try:
+        pid = pid_of(container, tmp_path, "--cgroup=inner")
+        assert str(pid) in (inner / "cgroup.procs").read_text().split()
+        for wrong in ("none", "../..", "memory:inner"):
+            result = execute(container, f"--cgroup={wrong}", "/bin/true")
+            assert result.status == NOT_RUN, str(result)
+    finally:
+        container.runtime.call("kill", "--all", container.id, "KILL").checked()
+        remove_when_empty(inner)
+
+
 @contextmanager
 def paused(container: Container) -> Iterator[None]:
-    state = container.cgroup_file("freezer", "freezer.state")
-    state.write_text("FROZEN")
+    container.freeze(frozen=True)
     try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while state.read_text() != "FROZEN\n":
-            assert time.monotonic() < deadline
         yield
     finally:
-        state.write_text("THAWED")
+        container.freeze(frozen=False)
 
 
 def test_in_a_paused_container(container: Container) -> None:

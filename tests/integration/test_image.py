@@ -58,45 +58,93 @@ def test_blocks_are_placed(image: Path) -> None:
     assert sum(page.strip(b"\0") != b"" for page in pages) > 200
 
 
-def test_an_invalid_config_leaves_for_plain_python(image: Path, container: Container) -> None:
-    """jsonschema isn't in the image; its message is the same as ever."""
+def invalid(container: Container) -> str:
     container.bundle.set("/hostname", 5)
+    return "/hostname: has the wrong type, found 5, allowed: a string"
+
+
+def uncached(container: Container) -> str:
+    number = int.from_bytes(os.urandom(4), "little")
+    rule = {"index": 0, "value": number, "op": "SCMP_CMP_EQ"}
+    call = {"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": [rule]}
+    container.bundle.set("/linux/seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [call]})
+    return ""
+
+
+def device(container: Container) -> str:
+    container.bundle.set("/linux/netDevices", {"nosuch0": {}})
+    return "nosuch0: the host has no network device of that name"
+
+
+# What takes a library that isn't in the image: the library, and the error to expect, "" for none.
+COLD = {"jsonschema": invalid, "seccomp": uncached, "pyroute2": device}
+
+
+def run(
+    container: Container, *before: str, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the container, by a command that executes the words after it."""
     container.bundle.save()
+    runtime = container.runtime
     place = ("--bundle", str(container.bundle.directory))
-    said = container.runtime.refused("create", *place, container.id)
-    assert "/hostname: has the wrong type, found 5, allowed: a string" in said
+    argv = [*before, runtime.executable, "--root", str(runtime.root), "run", *place, container.id]
+    return subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+        env=env,
+        cwd=cwd,
+    )
 
 
-def test_a_copy_alone(image: Path, container: Container, directory: Path) -> None:
+@pytest.mark.parametrize("library", COLD)
+def test_cold_paths_take_nobody_elses_library(
+    image: Path, container: Container, directory: Path, library: str
+) -> None:
+    """Plain Python is called by its full path and with -I: surroundings have no say."""
+    mark = directory / "mark"
+    (directory / "python3").write_text(f"#!/bin/sh\ntouch {mark}\n")
+    (directory / "python3").chmod(0o755)
+    for name in (library, "sitecustomize"):
+        (directory / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    path = os.environ["PATH"]
+    env = {"PATH": f"{directory}:{path}", "PYTHONPATH": str(directory), "HOME": str(directory)}
+    container.command("/bin/echo", "ran")
+    error = COLD[library](container)
+    ended = run(container, env=env, cwd=directory)
+    assert not mark.exists()
+    assert (ended.stdout, ended.returncode) == (("", 1) if error else ("ran\n", 0)), ended.stderr
+    assert error in ended.stderr
+    # The control: a Python that isn't isolated takes it.
+    argv = ["/usr/bin/python3", "-c", f"import {library}"]
+    subprocess.run(argv, check=True, env=env, cwd=directory)
+    assert mark.exists()
+
+
+# The launcher's path is absolute, so any copy of the image finds it: a mount hides it.
+HIDE = 'mount --make-rprivate / && mount --bind /dev/null "$0" && exec "$@"'
+LAUNCHER = Path(__file__).parent.parent.parent / "build/ocirt-plain"
+HIDDEN = ("unshare", "--mount", "sh", "-c", HIDE, str(LAUNCHER))
+
+
+@pytest.mark.parametrize("library", COLD)
+def test_a_copy_alone(image: Path, container: Container, directory: Path, library: str) -> None:
     """Without the package beside it everything but the cold paths works; those say what they lack.
 
-    The launcher's path is absolute, so a copy still finds it: it is hidden by a mount.
+    Nothing is left of a container that couldn't be had.
     """
     copy = directory / "ocirt"
     shutil.copy(image, copy)
+    container.runtime.executable = str(copy)
     container.command("/bin/echo", "ran")
-    container.bundle.save()
-    hide = 'mount --make-rprivate / && mount --bind /dev/null "$0" && exec "$@"'
-    launcher = Path(__file__).parent.parent.parent / "build/ocirt-plain"
-
-    def alone(*words: str) -> subprocess.CompletedProcess[str]:
-        argv = ["unshare", "--mount", "sh", "-c", hide, str(launcher), str(copy)]
-        argv += ["--root", str(container.runtime.root), *words]
-        return subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_SECONDS,
-            check=False,
-        )
-
-    place = ("--bundle", str(container.bundle.directory))
-    ended = alone("run", *place, container.id)
+    ended = run(container, *HIDDEN)
     assert (ended.returncode, ended.stdout) == (0, "ran\n"), ended.stderr
-    container.bundle.set("/hostname", 5)
-    container.bundle.save()
-    refused = alone("create", *place, container.id)
-    assert refused.returncode == 1
-    assert "plain Python" in refused.stderr
-    assert str(launcher) in refused.stderr
+    COLD[library](container)
+    ended = run(container, *HIDDEN)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "plain Python" in ended.stderr
+    assert str(LAUNCHER) in ended.stderr
+    assert not container.remains()

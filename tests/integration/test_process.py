@@ -384,22 +384,6 @@ def test_the_waiting_stub_shows_nothing_of_the_host(container: Container) -> Non
     assert all(str(container.bundle.directory) not in m.split(" - ")[0].split()[4] for m in mounts)
 
 
-def test_where_executable_memfds_are_forbidden(container: Container) -> None:
-    """vm.memfd_noexec=2, which belongs to a pid namespace: the stub comes from its file."""
-    if not _is_ours(container) or not os.path.exists("/proc/sys/vm/memfd_noexec"):
-        pytest.skip("about ocirt's stub, on kernels with that sysctl (6.3)")
-    container.command("/bin/echo", "ran")
-    container.bundle.save()
-    script = 'echo 2 > /proc/sys/vm/memfd_noexec && "$@"'
-    argv = ["unshare", "-pfm", "--mount-proc", "sh", "-c", script, "sh"]
-    argv += [container.runtime.executable, "--root", str(container.runtime.root), "run"]
-    argv += ["--bundle", str(container.bundle.directory), container.id]
-    ended = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (ended.returncode, ended.stdout) == (0, "ran\n"), ended.stderr
-
-
 @pytest.mark.skipif(os.path.exists("/sys/module/apparmor"), reason="this host has AppArmor")
 @pytest.mark.skipif(os.path.exists("/sys/fs/selinux/enforce"), reason="this host has SELinux")
 @pytest.mark.parametrize("field", ["apparmorProfile", "selinuxLabel"])

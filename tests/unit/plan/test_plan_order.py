@@ -166,6 +166,19 @@ def test_with_privilege_the_user_namespace_is_joined_last() -> None:
     )
 
 
+def test_whom_the_joiner_clones_is_put_into_its_cgroup_v2() -> None:
+    unified = Hierarchy((), "/sys/fs/cgroup", "/", "/", None)
+    host = replace(HOST, layout=Layout(Mode.V2, (unified,), unified))
+    entries = [*joined("user"), *({"type": k} for k in ("pid", "mount", "uts", "network"))]
+    assert_order(
+        plan(host, namespaces=entries, resources={}).create,
+        "clone init",
+        "put init into its cgroup",
+        "join the cgroup",
+    )
+    assert not [s for s in plan(host, resources={}).create if s.what.startswith("put init")]
+
+
 def test_without_privilege_it_comes_first() -> None:
     entries = [*joined("network", "uts"), {"type": "pid"}, {"type": "mount"}, {"type": "user"}]
     steps = plan(ROOTLESS, namespaces=entries, uidMappings=MAP, gidMappings=MAP).create
