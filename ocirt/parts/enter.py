@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ocirt.cgroups import manager
+from ocirt.errors import OcirtError
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
 from ocirt.kernel.stublist import Flag
@@ -126,6 +127,31 @@ def open_procs(paths: manager.CgroupPaths) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenDirectory:
+    """Find the working directory from the host, below the container's root, before anything runs.
+
+    By its path a program inside could come to a descriptor of ours (CVE-2024-21626).
+    """
+
+    cwd: str
+
+    def run(self, c: Context) -> None:
+        # runc's words, here and below.
+        if not self.cwd.startswith("/"):
+            raise OcirtError(f"Cwd must be an absolute path, and {self.cwd!r} isn't one")
+        try:
+            c.cwd = c.root.open(self.cwd, os.O_PATH | os.O_DIRECTORY)
+        except PermissionError:
+            c.cwd = -1  # its user may be let in: see credentials.Chdir
+        except OSError as e:
+            raise OcirtError(f"{_no_way_to(self.cwd)}: {os.strerror(e.errno or 0).lower()}") from e
+
+
+def _no_way_to(cwd: str) -> str:
+    return f'chdir to cwd ("{cwd}") set in config.json failed'
+
+
+@dataclass(frozen=True, slots=True)
 class GoTo:
     """The container's root, which needn't be its mount namespace's, and the working directory."""
 
@@ -135,10 +161,10 @@ class GoTo:
         c.stub.syscall(_linux.SYS_fchdir, c.root.fd, text="enter the container's root")
         c.stub.syscall(_linux.SYS_chroot, b".\0", text="chroot to the container's root")
         c.stub.syscall(_linux.SYS_close, c.root.fd)
-        cwd = os.fsencode(self.cwd) + b"\0"
-        # runc's words.
-        words = f'chdir to cwd ("{self.cwd}") set in config.json failed'
-        c.stub.syscall(_linux.SYS_chdir, cwd, text=words)
+        if c.cwd >= 0:
+            c.stub.syscall(_linux.SYS_fchdir, c.cwd, text=_no_way_to(self.cwd))
+            c.stub.syscall(_linux.SYS_close, c.cwd)
+            c.inherited.append(c.cwd)
         c.stub.syscall(_linux.SYS_setsid, flags=Flag.MAY_FAIL)
         name = os.fsencode(f"_ses.{c.container_id}") + b"\0"
         c.stub.syscall(_linux.SYS_keyctl, k.KEYCTL_JOIN_SESSION_KEYRING, name, flags=Flag.MAY_FAIL)

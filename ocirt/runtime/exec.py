@@ -28,7 +28,7 @@ from ocirt.parts.limits import oom_score_adj
 from ocirt.parts.process import send_pidfd, stub_file
 from ocirt.parts.rootpath import Root
 from ocirt.parts.seccomp import CompileFilter
-from ocirt.parts.stdio import OwnStdio
+from ocirt.parts.stdio import OwnStdio, close_on_exec_from
 from ocirt.parts.step import Context
 from ocirt.parts.terminal import connect_console, open_pair, send_master
 from ocirt.runtime.agent import connected, hear
@@ -107,7 +107,6 @@ def _context(entry: Entry, record: Record, config: Config, pidfd: int) -> Contex
         proc=proc,
         # A magic link of init's: the root that it sees, whatever is mounted there.
         root=Root(os.open(f"{record.init_pid}/root", os.O_PATH | os.O_CLOEXEC, dir_fd=proc)),
-        cwd=0,  # the stub changes directory itself
         init_pid=record.init_pid,
         init_pidfd=pidfd,
         init_start=record.init_start,
@@ -124,6 +123,7 @@ def _enter(c: Context, config: Config, options: ExecOptions) -> tuple[int, int]:
     )
     if c.cgroup is not None:
         c.cgroup = below(c.cgroup, options.cgroups)
+    enter.OpenDirectory(process.cwd).run(c)
     FindExecutable(process.args[0], process.env, process.cwd).run(c)
     if config.linux.seccomp is not None:
         CompileFilter(config.linux.seccomp).run(c)
@@ -148,6 +148,8 @@ def _enter(c: Context, config: Config, options: ExecOptions) -> tuple[int, int]:
         ),
     ):
         step.action.run(c)
+    # What our caller leaks ends with the stub's exec: nothing of the host's is open inside.
+    close_on_exec_from(3 + options.preserve_fds)
     state = hook_state(config, c.container_id, Status.RUNNING, c.init_pid, c.bundle)
     with connected(config.linux.seccomp, state) as agent:
         with oom_score_adj(c.proc, process.oom_score_adj):

@@ -91,12 +91,15 @@ def test_job_control_and_keys(container: Container) -> None:
     until(lambda: in_foreground(container, "sleep"), "sleep isn't there")
     session.type("\x1a")
     session.wait_for("Stopped")
+    # At its prompt the shell has the keys as they come; before, they'd be lost in between.
+    session.wait_for("$ ")
     session.type("fg\n")
     until(lambda: in_foreground(container, "sleep"), "sleep doesn't go on")
     session.type("\x03")
-    session.wait_for("$ ")
+    session.wait_for("\n$ ")
     session.type("echo status $?\n")
     session.wait_for("status 130")
+    session.wait_for("$ ")
     session.type("\x04")
     session.rest()
     assert session.status() == 0
