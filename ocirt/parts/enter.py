@@ -17,6 +17,7 @@ from ocirt.errors import OcirtError
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
 from ocirt.kernel.stublist import Flag
+from ocirt.parts.identity import keyring_name
 from ocirt.parts.scheduling import SetAffinity
 from ocirt.parts.stdio import may_change_owner
 from ocirt.parts.step import Action, Context, Side, Step
@@ -35,11 +36,12 @@ _NAMESPACES = {
 }
 
 
-def steps(process: Process, *, report: int, pid_to: int) -> Iterator[Step]:
+def steps(process: Process, *, report: int, pid_to: int, own_keyring: bool) -> Iterator[Step]:
     """Yield the way into the container, up to where the program's credentials are taken on.
 
-    report is the socket for errors, pid_to the pipe for the pid of the process inside. Each
-    descriptor is closed as soon as it isn't needed: inside, nothing of the host's stays open.
+    report is the socket for errors, pid_to the pipe for the pid of the process inside; own_keyring
+    says that the container has a session keyring. Each descriptor is closed as soon as it isn't
+    needed: inside, nothing of the host's stays open.
     """
 
     def stub(what: str, pointer: str, action: Action) -> Step:
@@ -56,6 +58,7 @@ def steps(process: Process, *, report: int, pid_to: int) -> Iterator[Step]:
         final = SetAffinity(affinity.final, "/process/execCPUAffinity/final")
         yield stub("run on CPUs in the cgroup", final.pointer, final)
     yield stub(f"go to {process.cwd}", "/process/cwd", GoTo(process.cwd))
+    yield stub("start a session", "", StartSession(own_keyring))
     if process.terminal:
         yield stub("take the terminal", "/process/terminal", TakeTerminal())
     uid = process.user.uid
@@ -77,6 +80,10 @@ class Enter:
         flags = different_namespaces(c.proc, c.init_pid)
         if flags:
             c.stub.syscall(_linux.SYS_setns, c.init_pidfd, flags, text="setns")
+        if flags & k.CLONE_NEWUSER:
+            # Root there, if it has one: its ids are whose files and keys are met from here on.
+            c.stub.syscall(_linux.SYS_setresgid, 0, 0, 0, flags=Flag.MAY_FAIL)
+            c.stub.syscall(_linux.SYS_setresuid, 0, 0, 0, flags=Flag.MAY_FAIL)
         c.stub.syscall(_linux.SYS_close, c.init_pidfd)
 
 
@@ -165,9 +172,20 @@ class GoTo:
             c.stub.syscall(_linux.SYS_fchdir, c.cwd, text=_no_way_to(self.cwd))
             c.stub.syscall(_linux.SYS_close, c.cwd)
             c.inherited.append(c.cwd)
+
+
+@dataclass(frozen=True, slots=True)
+class StartSession:
+    """setsid(2), and the container's session keyring: joined by name, as the container's root."""
+
+    own_keyring: bool
+
+    def run(self, c: Context) -> None:
         c.stub.syscall(_linux.SYS_setsid, flags=Flag.MAY_FAIL)
-        name = os.fsencode(f"_ses.{c.container_id}") + b"\0"
-        c.stub.syscall(_linux.SYS_keyctl, k.KEYCTL_JOIN_SESSION_KEYRING, name, flags=Flag.MAY_FAIL)
+        if self.own_keyring:
+            name = os.fsencode(keyring_name(c)) + b"\0"
+            join = k.KEYCTL_JOIN_SESSION_KEYRING
+            c.stub.syscall(_linux.SYS_keyctl, join, name, flags=Flag.MAY_FAIL)
 
 
 @dataclass(frozen=True, slots=True)

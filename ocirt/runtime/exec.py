@@ -83,7 +83,7 @@ def _start(store: Store, container_id: str, options: ExecOptions) -> tuple[int, 
         with init:
             context = _context(entry, record, config, init.fd)
             _refuse_paused(context, options)
-            return _enter(context, config, options)
+            return _enter(context, config, record, options)
 
 
 def _refuse_paused(c: Context, options: ExecOptions) -> None:
@@ -114,7 +114,7 @@ def _context(entry: Entry, record: Record, config: Config, pidfd: int) -> Contex
     )
 
 
-def _enter(c: Context, config: Config, options: ExecOptions) -> tuple[int, int]:
+def _enter(c: Context, config: Config, record: Record, options: ExecOptions) -> tuple[int, int]:
     process = process_of(config, options)
     for step in lsm.early_steps(process):
         step.action.run(c)
@@ -138,7 +138,9 @@ def _enter(c: Context, config: Config, options: ExecOptions) -> tuple[int, int]:
         lsm.hand_procfs_on(c, c.proc)
     host = read_host()
     for step in (
-        *enter.steps(process, report=theirs.fileno(), pid_to=pid_to),
+        *enter.steps(
+            process, report=theirs.fileno(), pid_to=pid_to, own_keyring=record.own_keyring
+        ),
         *credentials.steps(
             config,
             process,

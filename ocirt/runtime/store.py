@@ -60,6 +60,7 @@ class Record:
     poststart: bool = False
     agent: bool = False  # system calls are asked about (SCMP_ACT_NOTIFY)
     rootless: bool = False
+    own_keyring: bool = True  # a session keyring
     shares_pids: bool = False  # its pid namespace isn't its own
     annotations: dict[str, str] = field(default_factory=dict)
     cgroup: dict[str, Any] | None = None
