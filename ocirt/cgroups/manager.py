@@ -14,7 +14,7 @@ from ocirt.cgroups import v1, v2
 from ocirt.cgroups.layout import Layout, Mode, detect
 from ocirt.cgroups.paths import CgroupMount, CgroupPaths, mount_sources, paths
 from ocirt.cgroups.resources import Phase, Write
-from ocirt.cgroups.takedown import kill, remove
+from ocirt.cgroups.takedown import kill, remove, thaw
 from ocirt.cgroups.tree import add_process, create, frozen, missing, processes
 from ocirt.cgroups.writer import apply
 from ocirt.spec.model import Resources
@@ -39,6 +39,7 @@ __all__ = [
     "paths",
     "processes",
     "remove",
+    "thaw",
     "warnings",
     "writes",
 ]

@@ -54,10 +54,7 @@ def exec_in(store: Store, container_id: str, options: ExecOptions) -> int:
     """
     try:
         pid, terminal = _start(store, container_id, options)
-        if options.pidfd_socket is not None:
-            send_pidfd(options.pidfd_socket, b"setns", os.pidfd_open(pid))
-        if options.pid_file:
-            write_pid_file(options.pid_file, pid)
+        _tell(options, pid)
         return 0 if options.detach else wait_for(pid, terminal)
     except OcirtError as e:
         e.exit_status = NOT_RUN
@@ -68,14 +65,30 @@ def exec_in(store: Store, container_id: str, options: ExecOptions) -> int:
         raise error from e
 
 
+def _tell(options: ExecOptions, pid: int) -> None:
+    """Tell who wants to know which process it is; a program that nobody knows of is ended."""
+    try:
+        if options.pidfd_socket is not None:
+            send_pidfd(options.pidfd_socket, b"setns", os.pidfd_open(pid))
+        if options.pid_file:
+            write_pid_file(options.pid_file, pid)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
 def _start(store: Store, container_id: str, options: ExecOptions) -> tuple[int, int]:
     """Return the pid of the program, which runs, and its terminal's master, -1 if we have none."""
     check_preserved(options.preserve_fds)
-    with store.locked(container_id) as entry:
+    with store.locked(container_id, shared=True) as entry:
         record = entry.read_record()
         status, _ = status_of(entry, record)
-        if record is None or status is not Status.RUNNING:
+        if record is None or status not in (Status.CREATED, Status.RUNNING):
             raise StateConflictError(f"cannot exec in a {status} container")
+        if options.ignore_paused:
+            # It may have to wait for what resumes the container, or deletes it.
+            entry.unlock()
         config = config_from_bytes(entry.read(CONFIG), f"{entry.path}/{CONFIG}")
         init = open_process(record.init_pid, record.init_start)
         if init is None:

@@ -54,6 +54,9 @@ def process_of(config: Config, options: ExecOptions) -> Process:
         process = replace(own, args=options.args, terminal=False, console_size=None)
     if not process.args:
         raise OcirtError("/args: is missing: which program?")
+    for entry in options.env:
+        if entry.find("=") < 1:
+            raise OcirtError(f"--env {entry}: invalid environment variable; give NAME=VALUE")
     user = process.user
     if options.user is not None:
         uid, gid = options.user
@@ -76,6 +79,8 @@ def _like(process: Process, own: Process) -> Process:
     """Return a process with what its file leaves open as the container's own has it, as runc."""
     return replace(
         process,
+        capabilities=own.capabilities if process.capabilities is None else process.capabilities,
+        rlimits=process.rlimits or own.rlimits,
         oom_score_adj=own.oom_score_adj if process.oom_score_adj is None else process.oom_score_adj,
         scheduler=process.scheduler or own.scheduler,
         io_priority=process.io_priority or own.io_priority,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -72,7 +73,9 @@ def test_a_cgroup_below(container: Container, tmp_path: Path) -> None:
         pid = pid_of(container, tmp_path, "--cgroup=memory:inner")
         assert str(pid) in (inner / "cgroup.procs").read_text().split()
         assert str(pid) in container.cgroup_file("pids", "cgroup.procs").read_text().split()
-        for wrong in ("memory:none", "memory:../..", "nothing:inner"):
+        # The last but one begins with the container's own cgroup's name, and isn't in it.
+        beside = f"../{container.cgroups_path.rpartition('/')[2]}-evil"
+        for wrong in ("memory:none", "memory:../..", "..", beside, "nothing:inner"):
             result = execute(container, f"--cgroup={wrong}", "/bin/true")
             assert result.status == NOT_RUN, str(result)
     finally:
@@ -114,6 +117,85 @@ def test_in_a_paused_container(container: Container) -> None:
         assert patient.poll() is None
     assert patient.communicate(timeout=PATIENCE_SECONDS)[0] == b"thawed\n"
     assert patient.returncode == 0
+
+
+def test_a_paused_container_can_be_ended(container: Container) -> None:
+    """What waits in it for the container to go on doesn't keep `delete --force` from its work."""
+    started(container)
+    runtime = container.runtime
+    words = [runtime.executable, "--root", str(runtime.root), "exec", "--ignore-paused"]
+    words += [container.id, "/bin/sleep", "1000"]
+    state = container.cgroup_file("freezer", "freezer.state")
+    state.write_text("FROZEN")
+    patient = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_processes(container, 2)
+    container.delete("--force")
+    assert container.remains() == []
+    assert patient.wait(PATIENCE_SECONDS) != 0
+
+
+def test_kill_of_a_paused_container(container: Container) -> None:
+    started(container)
+    container.cgroup_file("freezer", "freezer.state").write_text("FROZEN")
+    container.kill("KILL")
+    container.wait_for("stopped")
+
+
+def test_in_a_created_container(container: Container) -> None:
+    """As runc and crun have it: everything is there but the program."""
+    container.shell("echo started >/tmp/started; exec sleep 1000")
+    container.create()
+    assert execute(container, "/bin/echo", "early").checked().stdout == "early\n"
+    assert container.status == "created"
+    container.start()
+    assert container.status == "running"
+
+
+def process_file(tmp_path: Path, **fields: object) -> str:
+    """Return the option that names a process file, with what every one has to have."""
+    file = tmp_path / "process.json"
+    script = "ulimit -Sn; grep CapEff /proc/self/status"
+    args = ["/bin/sh", "-c", script]
+    file.write_text(json.dumps({"cwd": "/", "env": ["PATH=/bin"], "args": args, **fields}))
+    return f"--process={file}"
+
+
+def test_what_a_process_file_leaves_open(container: Container, tmp_path: Path) -> None:
+    """It is as the container has it; what is there, if only empty, isn't."""
+    started(container)
+    own = execute(container, "/bin/grep", "CapEff", "/proc/self/status").checked().stdout
+    shown = execute(container, process_file(tmp_path)).checked().stdout
+    assert own in shown and "0" * 16 not in own
+    shown = execute(container, process_file(tmp_path, capabilities={})).checked().stdout
+    assert "0" * 16 in shown
+
+
+@pytest.mark.peer_fails("runc", "1.1 takes no limits from the container then")
+def test_limits_that_a_process_file_leaves_open(container: Container, tmp_path: Path) -> None:
+    container.bundle.set("/process/rlimits", [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}])
+    started(container)
+    shown = execute(container, process_file(tmp_path)).checked().stdout
+    assert shown.split()[0] == "77"
+
+
+@pytest.mark.parametrize("option", ["--pid-file", "--pidfd-socket"])
+def test_a_program_that_nobody_hears_of(container: Container, directory: Path, option: str) -> None:
+    """exec has failed, so nothing of it runs."""
+    if option == "--pidfd-socket" and container.runtime.version().startswith("runc version 1.1"):
+        pytest.skip("runc has it since 1.2")
+    started(container)
+    for more in ((), ("--detach",)):
+        result = execute(container, *more, f"{option}={directory}/none/file", "/bin/sleep", "1000")
+        assert result.status == NOT_RUN
+        assert str(directory / "none") in result.stderr
+        assert container.processes() == [container.pid]
+
+
+@pytest.mark.parametrize("entry", ["NAME", "=value", ""])
+def test_an_environment_that_is_none(container: Container, entry: str) -> None:
+    result = execute(started(container), f"--env={entry}", "/bin/env")
+    assert (result.status, result.stdout) == (NOT_RUN, "")
+    assert "environment variable" in result.stderr
 
 
 def test_in_a_joined_user_namespace(make_container: MakeContainer) -> None:
