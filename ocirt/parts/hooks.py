@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ocirt.errors import OcirtError
+from ocirt.kernel.signals import SIG_BLOCK, SIG_SETMASK, pthread_sigmask
 from ocirt.parts.step import Context, Side, Step
 from ocirt.spec.model import Config, Hook
 
@@ -93,6 +94,7 @@ class StartContainerHook:
 def run_hook(hook: Hook, document: dict[str, object], *, cwd: str) -> None:
     """Run a hook to its end. Raises OcirtError when it can't be run, fails, or takes too long."""
     env = dict(e.partition("=")[::2] for e in hook.env)
+    blocked = pthread_sigmask(SIG_BLOCK, ())
     began = time.monotonic()
     try:
         with subprocess.Popen(
@@ -104,6 +106,8 @@ def run_hook(hook: Hook, document: dict[str, object], *, cwd: str) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Those that our caller blocks, and those that we hold for a program.
+            preexec_fn=_unblock if blocked else None,  # noqa: PLW1509, there are no threads
         ) as process:
             try:
                 output, late = _talk(process, json.dumps(document).encode(), hook.timeout)
@@ -127,6 +131,10 @@ def run_hook(hook: Hook, document: dict[str, object], *, cwd: str) -> None:
         raise OcirtError(f"killed after its timeout of {hook.timeout} s{tail}")
     if process.returncode:
         raise OcirtError(f"{describe_end(process.returncode)}{tail}")
+
+
+def _unblock() -> None:
+    pthread_sigmask(SIG_SETMASK, ())
 
 
 def _talk(process: subprocess.Popen[bytes], text: bytes, timeout: int | None) -> tuple[bytes, bool]:

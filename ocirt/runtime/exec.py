@@ -34,7 +34,7 @@ from ocirt.parts.terminal import connect_console, open_pair, send_master
 from ocirt.runtime.agent import connected, hear
 from ocirt.runtime.create import check_console, check_preserved, write_pid_file
 from ocirt.runtime.exec_options import ExecOptions, below, process_of
-from ocirt.runtime.foreground import prepare_terminal, wait_for
+from ocirt.runtime.foreground import HeldSignals, prepare_terminal, wait_for
 from ocirt.runtime.host import read_host
 from ocirt.runtime.pids import open_process
 from ocirt.runtime.query import Status, status_of
@@ -53,9 +53,16 @@ def exec_in(store: Store, container_id: str, options: ExecOptions) -> int:
     tells a failure of ours from one of the program's.
     """
     try:
-        pid, terminal = _start(store, container_id, options)
-        _tell(options, pid)
-        return 0 if options.detach else wait_for(pid, terminal)
+        check_preserved(options.preserve_fds)
+        with store.locked(container_id, shared=True) as entry:
+            if options.detach:
+                _tell(options, _start(entry, options)[0])
+                return 0
+            with HeldSignals():
+                pid, terminal = _start(entry, options)
+                entry.unlock()
+                _tell(options, pid)
+                return wait_for(pid, terminal)
     except OcirtError as e:
         e.exit_status = NOT_RUN
         raise
@@ -78,25 +85,23 @@ def _tell(options: ExecOptions, pid: int) -> None:
         raise
 
 
-def _start(store: Store, container_id: str, options: ExecOptions) -> tuple[int, int]:
+def _start(entry: Entry, options: ExecOptions) -> tuple[int, int]:
     """Return the pid of the program, which runs, and its terminal's master, -1 if we have none."""
-    check_preserved(options.preserve_fds)
-    with store.locked(container_id, shared=True) as entry:
-        record = entry.read_record()
-        status, _ = status_of(entry, record)
-        if record is None or status not in (Status.CREATED, Status.RUNNING):
-            raise StateConflictError(f"cannot exec in a {status} container")
-        if options.ignore_paused:
-            # It may have to wait for what resumes the container, or deletes it.
-            entry.unlock()
-        config = config_from_bytes(entry.read(CONFIG), f"{entry.path}/{CONFIG}")
-        init = open_process(record.init_pid, record.init_start)
-        if init is None:
-            raise StateConflictError("cannot exec in a stopped container")
-        with init:
-            context = _context(entry, record, config, init.fd)
-            _refuse_paused(context, options)
-            return _enter(context, config, record, options)
+    record = entry.read_record()
+    status, _ = status_of(entry, record)
+    if record is None or status not in (Status.CREATED, Status.RUNNING):
+        raise StateConflictError(f"cannot exec in a {status} container")
+    if options.ignore_paused:
+        # It may have to wait for what resumes the container, or deletes it.
+        entry.unlock()
+    config = config_from_bytes(entry.read(CONFIG), f"{entry.path}/{CONFIG}")
+    init = open_process(record.init_pid, record.init_start)
+    if init is None:
+        raise StateConflictError("cannot exec in a stopped container")
+    with init:
+        context = _context(entry, record, config, init.fd)
+        _refuse_paused(context, options)
+        return _enter(context, config, record, options)
 
 
 def _refuse_paused(c: Context, options: ExecOptions) -> None:

@@ -24,6 +24,8 @@ from ocirt.runtime.notify import Notify
 
 # Signals that concern this process itself; all others are the container's.
 _OWN = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGURG}
+_FORWARDED = ALL - _OWN
+_HELD = _FORWARDED | {signal.SIGCHLD}
 
 # Bytes per read(2) and write(2). A pipe that polls as writable takes so many without blocking.
 _CHUNK = 4096
@@ -33,16 +35,35 @@ _LAST_CHUNKS = 256
 _END_OF_FILE = b"\x04"
 
 
+class HeldSignals:
+    """Keep signals, from before the program runs until wait_for() hands them on.
+
+    One that comes a moment after the program's first words is the program's already.
+    """
+
+    def __enter__(self) -> None:
+        self._previous = pthread_sigmask(SIG_BLOCK, _HELD)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # What came too late for the program isn't meant for us either.
+        while sigtimedwait(_FORWARDED, 0):
+            continue
+        pthread_sigmask(SIG_SETMASK, self._previous)
+
+
 def wait_for(pid: int, terminal: int = -1, notify: Notify | None = None) -> int:
     """Forward signals to a child until it ends, reaping whatever else becomes our child.
 
     terminal is the master of the program's terminal: what people type goes there, and what it
     says comes here; it is closed at the end. notify is where the program says that it is ready.
-    Returns the exit status, 128 + n if signal n ended it.
+    Call it with HeldSignals. Returns the exit status, 128 + n if signal n ended it.
     """
-    forwarded = ALL - _OWN
-    previous = pthread_sigmask(SIG_BLOCK, forwarded | {signal.SIGCHLD})
-    arrivals = signalfd(forwarded | {signal.SIGCHLD})
+    arrivals = signalfd(_HELD)
     try:
         if terminal < 0:
             return _wait(pid, arrivals, None, notify)
@@ -50,10 +71,6 @@ def wait_for(pid: int, terminal: int = -1, notify: Notify | None = None) -> int:
             return _wait(pid, arrivals, relay, notify)
     finally:
         os.close(arrivals)
-        # What came too late for the container isn't meant for us either.
-        while sigtimedwait(forwarded, 0):
-            continue
-        pthread_sigmask(SIG_SETMASK, previous)
 
 
 def prepare_terminal(master: int) -> None:

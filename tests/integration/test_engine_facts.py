@@ -461,6 +461,19 @@ def test_no_signal_is_blocked_or_ignored_in_the_container(container: Container) 
         assert signals(pid, "SigPnd") == set()
 
 
+def test_no_signal_is_blocked_in_hooks(container: Container, directory: Path) -> None:
+    hook = {
+        "path": "/bin/sh",
+        "args": ["sh", "-c", f"grep SigBlk /proc/self/status >>{directory}/h"],
+    }
+    container.config["hooks"] = {"prestart": [hook], "poststart": [hook], "poststop": [hook]}
+    container.command("/bin/true")
+    container.bundle.save()
+    argv = ("run", "--bundle", str(container.bundle.directory), container.id)
+    assert engine(container.runtime, *argv, before=odd_signals).status == 0
+    assert (directory / "h").read_text().split()[1::2] == ["0" * 16] * 3
+
+
 def ignoring() -> None:
     """As Python and others do: the runtime's own caller ignores them."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
