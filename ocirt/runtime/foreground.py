@@ -15,6 +15,7 @@ from ocirt.kernel.signals import (
     ALL,
     SIG_BLOCK,
     SIG_SETMASK,
+    SIG_UNBLOCK,
     pthread_sigmask,
     read_signalfd,
     signalfd,
@@ -76,15 +77,27 @@ def wait_for(pid: int, terminal: int = -1, notify: Notify | None = None) -> int:
 def prepare_terminal(master: int) -> None:
     """Set a program's terminal up before the program sees it, and saves what it saw.
 
-    It has the size of the caller's. Line feeds come as the program wrote them, as without a
-    terminal; the caller's terminal turns them into CR LF.
+    It has the size of the caller's, and takes its input for UTF-8 if that does. Line feeds come as
+    the program wrote them, as without a terminal; the caller's terminal turns them into CR LF.
     """
-    tty.tcsetattr(master, tty.without_onlcr(tty.tcgetattr(master)))
-    _copy_size(_own_terminal(), master)
+    host = _own_terminal()
+    attributes = tty.without_onlcr(tty.tcgetattr(master))
+    if host >= 0:
+        attributes = tty.in_utf8_as(attributes, tty.tcgetattr(host))
+    tty.tcsetattr(master, attributes)
+    _copy_size(host, master)
 
 
 def _own_terminal() -> int:
     return next((fd for fd in (0, 1, 2) if tty.is_terminal(fd)), -1)
+
+
+def _in_background(host: int) -> bool:
+    """Whether a terminal is somebody else's just now, who has set it as they want it."""
+    try:
+        return os.tcgetpgrp(host) != os.getpgrp()
+    except OSError:
+        return False  # it isn't our controlling terminal
 
 
 def _copy_size(host: int, master: int) -> None:
@@ -171,6 +184,8 @@ class Relay:
     def __enter__(self) -> Relay:
         os.set_blocking(self._master, False)
         if self._host >= 0:
+            # In the background whatever touches the terminal stops us, until a shell's `fg`.
+            pthread_sigmask(SIG_UNBLOCK, (signal.SIGTTIN, signal.SIGTTOU))
             self._saved = tty.tcgetattr(self._host)
             self.resume()
         return self
@@ -181,7 +196,7 @@ class Relay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._saved is not None:
+        if self._saved is not None and not _in_background(self._host):
             try:
                 tty.tcsetattr(self._host, self._saved)
             except OSError:

@@ -119,6 +119,20 @@ def test_resize(container: Container) -> None:
     session.close()
 
 
+@pytest.mark.peer_fails("runc", "1.1 erases bytes whatever the terminal does")
+@pytest.mark.parametrize("wanted", ["iutf8", "-iutf8"])
+def test_what_is_erased_is_what_the_terminal_erases(container: Container, wanted: str) -> None:
+    """IUTF8 (termios(3)) is as the caller's terminal has it."""
+    container.bundle.set("/process/terminal", True)
+    container.shell("stty -a")
+    container.bundle.save()
+    words = line(container, "run", "--bundle", str(container.bundle.directory), container.id)
+    session = Session(["/bin/sh", "-c", f'stty {wanted}; exec "$@"', "sh", *words])
+    assert wanted in session.rest().split()
+    assert session.status() == 0
+    session.close()
+
+
 @pytest.mark.parametrize("end", ["exit", "signal", "failure"])
 def test_the_terminal_is_restored(container: Container, directory: Path, end: str) -> None:
     """Whatever ends it: the program, a signal to the runtime, a program that can't be run."""
