@@ -15,7 +15,7 @@ from ocirt.cgroups.layout import Layout, Mode, detect
 from ocirt.cgroups.paths import CgroupMount, CgroupPaths, mount_sources, paths
 from ocirt.cgroups.resources import Phase, Write
 from ocirt.cgroups.takedown import kill, remove, thaw
-from ocirt.cgroups.tree import add_process, create, frozen, missing, processes
+from ocirt.cgroups.tree import add_process, create, frozen, home_of, missing, processes
 from ocirt.cgroups.writer import apply
 from ocirt.spec.model import Resources
 
@@ -32,6 +32,7 @@ __all__ = [
     "create",
     "detect",
     "frozen",
+    "home_of",
     "kill",
     "missing",
     "mount_sources",

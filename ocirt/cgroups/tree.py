@@ -68,6 +68,18 @@ def processes(paths: CgroupPaths) -> list[int]:
     return sorted({pid for top in paths.directories for d in descend(top) for pid in members(d)})
 
 
+def home_of(paths: CgroupPaths, pid: int) -> str:
+    """Return the v2 directory where another process may join a container, whose init is pid.
+
+    Its own, or where init is, if that has moved below: a cgroup that has controllers for those
+    below it takes no processes (cgroups(7), "no internal processes").
+    """
+    top = paths.unified
+    if not files.read(f"{top}/cgroup.subtree_control").strip():
+        return top
+    return next((d for d in descend(top) if pid in members(d)), top)
+
+
 def descend(top: str) -> Iterator[str]:
     """Yield a cgroup's directory and all below it, parents first; nothing if it is gone."""
     try:

@@ -18,7 +18,7 @@ from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
 from ocirt.kernel.stublist import Flag
 from ocirt.parts.identity import keyring_name
-from ocirt.parts.scheduling import SetAffinity
+from ocirt.parts.scheduling import SetAffinity, cpu_mask
 from ocirt.parts.stdio import may_change_owner
 from ocirt.parts.step import Action, Context, Side, Step
 from ocirt.spec.model import Process, Rlimit
@@ -36,12 +36,14 @@ _NAMESPACES = {
 }
 
 
-def steps(process: Process, *, report: int, pid_to: int, own_keyring: bool) -> Iterator[Step]:
+def steps(
+    process: Process, *, report: int, pid_to: int, own_keyring: bool, exact_cgroup: bool
+) -> Iterator[Step]:
     """Yield the way into the container, up to where the program's credentials are taken on.
 
     report is the socket for errors, pid_to the pipe for the pid of the process inside; own_keyring
-    says that the container has a session keyring. Each descriptor is closed as soon as it isn't
-    needed: inside, nothing of the host's stays open.
+    says that the container has a session keyring, exact_cgroup that the caller chose the cgroup.
+    Each descriptor is closed as soon as it isn't needed: inside, nothing of the host's stays open.
     """
 
     def stub(what: str, pointer: str, action: Action) -> Step:
@@ -50,10 +52,12 @@ def steps(process: Process, *, report: int, pid_to: int, own_keyring: bool) -> I
     yield stub("join the container's namespaces", "/linux/namespaces", Enter(report))
     yield stub("fork into the pid namespace", "/linux/namespaces", Fork(pid_to))
     affinity = process.exec_cpu_affinity
-    if affinity is not None and affinity.initial:
+    if affinity is None:
+        yield stub("run on the container's CPUs", "", LikeInit())
+    elif affinity.initial:
         initial = SetAffinity(affinity.initial, "/process/execCPUAffinity/initial")
         yield stub("run on CPUs before the cgroup", initial.pointer, initial)
-    yield stub("join the container's cgroup", "/linux/cgroupsPath", JoinCgroup())
+    yield stub("join the container's cgroup", "/linux/cgroupsPath", JoinCgroup(exact_cgroup))
     if affinity is not None and affinity.final:
         final = SetAffinity(affinity.final, "/process/execCPUAffinity/final")
         yield stub("run on CPUs in the cgroup", final.pointer, final)
@@ -112,25 +116,48 @@ class Fork:
 
 
 @dataclass(frozen=True, slots=True)
+class LikeInit:
+    """sched_setaffinity(2) to init's CPUs, where the caller was put on others.
+
+    Before the cgroup is joined: what becomes of it there is the kernel's decision (config.md).
+    """
+
+    def run(self, c: Context) -> None:
+        try:
+            cpus = os.sched_getaffinity(c.init_pid)
+        except OSError:
+            return  # it has just ended
+        if cpus != os.sched_getaffinity(0):
+            mask = cpu_mask(cpus)
+            call = _linux.SYS_sched_setaffinity
+            c.stub.syscall(call, 0, len(mask), mask, flags=Flag.MAY_FAIL)
+
+
+@dataclass(frozen=True, slots=True)
 class JoinCgroup:
-    """Write "0" into descriptors that the runtime opened: the process that writes moves."""
+    """Write "0" into descriptors that the runtime opened: the process that writes moves.
+
+    exact says that the caller has named the cgroup; else it may be the one where init is now.
+    """
+
+    exact: bool
 
     def run(self, c: Context) -> None:
         if c.cgroup is None:
             return
-        for fd in open_procs(c.cgroup):
+        for fd in self._open(c.cgroup, c.init_pid):
             os.set_inheritable(fd, True)
             c.stub.syscall(_linux.SYS_write, fd, b"0", 1, text="join the cgroup")
             c.stub.syscall(_linux.SYS_close, fd)
             c.inherited.append(fd)
 
-
-def open_procs(paths: manager.CgroupPaths) -> tuple[int, ...]:
-    """Open for joining: v1's tasks (which don't wait for RCU), v2's cgroup.procs."""
-    if paths.unified:
-        return (os.open(f"{paths.unified}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC),)
-    attachment = manager.open_tasks(paths)
-    return (*attachment.early, *attachment.late)
+    def _open(self, paths: manager.CgroupPaths, init: int) -> tuple[int, ...]:
+        """Open for joining: v1's tasks (which don't wait for RCU), v2's cgroup.procs."""
+        if paths.unified:
+            place = paths.unified if self.exact else manager.home_of(paths, init)
+            return (os.open(f"{place}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC),)
+        attachment = manager.open_tasks(paths)
+        return (*attachment.early, *attachment.late)
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,11 @@ def _enter(c: Context, config: Config, record: Record, options: ExecOptions) -> 
     host = read_host()
     for step in (
         *enter.steps(
-            process, report=theirs.fileno(), pid_to=pid_to, own_keyring=record.own_keyring
+            process,
+            report=theirs.fileno(),
+            pid_to=pid_to,
+            own_keyring=record.own_keyring,
+            exact_cgroup=bool(options.cgroups),
         ),
         *credentials.steps(
             config,

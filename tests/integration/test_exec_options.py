@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Container, proc
+from tests.harness import Container, cgroup, proc
 from tests.harness.container import PATIENCE_SECONDS
 from tests.harness.terminal import ConsoleSocket
 from tests.integration.conftest import MakeContainer
@@ -81,6 +81,39 @@ def test_a_cgroup_below(container: Container, tmp_path: Path) -> None:
     finally:
         container.runtime.call("kill", "--all", container.id, "KILL").checked()
         remove_when_empty(inner)
+
+
+# In the first process's own cgroup, below the container's, which then takes no other: as an init
+# such as systemd makes it. Prints the cgroups of a program that is executed then.
+IN_CGROUP2_ALONE = """
+set -e
+mount --bind "$1" /sys/fs/cgroup
+ocirt=$2 bundle=$3 id=$4 place=/sys/fs/cgroup$5
+"$ocirt" run -d -b "$bundle" "$id" >/dev/null 2>&1 </dev/null
+trap '"$ocirt" delete --force "$id"' EXIT
+mkdir $place/init
+cat $place/cgroup.procs >$place/init/cgroup.procs
+echo +hugetlb >$place/cgroup.subtree_control
+"$ocirt" exec "$id" cat /proc/self/cgroup
+! "$ocirt" exec --cgroup / "$id" true
+"""
+
+
+def test_where_the_containers_cgroup_takes_nobody(container: Container, tmp_path: Path) -> None:
+    """cgroup v2: a program goes to where init is."""
+    top = cgroup.hierarchies().get("")
+    if top is None or "hugetlb" not in (top / "cgroup.controllers").read_text().split():
+        pytest.skip("needs a cgroup2 mount with the controller hugetlb")
+    launcher = tmp_path / "runtime"
+    runtime = container.runtime
+    launcher.write_text(f'#!/bin/sh\nexec {runtime.executable} --root {runtime.root} "$@"\n')
+    launcher.chmod(0o755)
+    container.bundle.save()
+    words = (top, launcher, container.bundle.directory, container.id, container.cgroups_path)
+    argv = ["unshare", "--mount", "sh", "-c", IN_CGROUP2_ALONE, "sh", *map(str, words)]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended
+    assert f"0::{container.cgroups_path}/init\n" in ended.stdout
 
 
 def remove_when_empty(directory: Path) -> None:
