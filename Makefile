@@ -38,7 +38,7 @@ STUB_FLAGS := -Os -static -nostdlib -nostartfiles -ffreestanding -fno-builtin \
 	-fno-unwind-tables -fno-pie -no-pie \
 	-Wl,--build-id=none,-z,norelro,-z,noexecstack,-z,noseparate-code -s
 
-PACKAGE = $(shell find ocirt -name '*.py' -o -name '*.c' -o -name 'sources.txt')
+PACKAGE = $(shell find ocirt -name '*.py' -o -name '*.[ch]' -o -name 'sources.txt')
 
 .PHONY: help setup build compiled demo lint test unit integration engines conformance \
 	conformance-page bench install install-docs clean
@@ -84,12 +84,12 @@ build/venv.stamp: Makefile | $(PYTHON)
 
 build: build/ocirt
 
-build/_linux.stamp: ocirt/kernel/_linux.c
+build/_linux.stamp: ocirt/kernel/_linux.c ocirt/kernel/raw.h
 	$(CC) $(WARNINGS) -O2 -shared -fPIC -I"$$($(call SYSCONFIG,get_path("include")))" $< \
 		-o "ocirt/kernel/_linux$$($(call SYSCONFIG,get_config_var("EXT_SUFFIX")))"
 	@mkdir -p build && touch $@
 
-ocirt/kernel/stub: ocirt/kernel/stub.c
+ocirt/kernel/stub: ocirt/kernel/stub.c ocirt/kernel/raw.h
 	$(CC) $(WARNINGS) $(STUB_FLAGS) $< -o $@
 
 build/checks.stamp: $(wildcard ocirt/spec/*.py schemas/*.json schemas/*/*.json) | build/venv.stamp

@@ -7,7 +7,7 @@ import errno
 import os
 import signal as signals
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from posixpath import dirname
 
 from ocirt.cgroups import files
@@ -49,20 +49,29 @@ def thaw(paths: CgroupPaths) -> None:
         _try_write(f"{directory}/freezer.state", "THAWED")
 
 
-def remove(directories: Iterable[str], *, deadline_seconds: float = 5.0) -> None:
+def remove(
+    directories: Iterable[str],
+    *,
+    deadline_seconds: float = 5.0,
+    empty: Callable[[], None] | None = None,
+) -> None:
     """Remove cgroups that create() made: those that missing() had named.
+
+    Usually nobody is in them any more; if somebody is, empty() is called once.
 
     The innermost go with everything that was made below them. Those above them go too unless
     something else has moved in since. Gone already is fine. Raises OcirtError, after trying
     everything, for what still can't be removed at the deadline, with the processes that hold it.
     """
-    given = dict.fromkeys(directories)
-    above = {parent for d in given for parent in _ancestors(d) if parent in given}
-    left = [d for d in given if d not in above]
+    left, above = _innermost(directories)
     errors: dict[str, OSError] = {}
     deadline = time.monotonic() + deadline_seconds
     pause = _FIRST_PAUSE
     while left := [d for d in left if not _removed(d, errors)]:
+        if empty is not None:
+            empty()
+            empty = None
+            continue
         if time.monotonic() > deadline or all(errors[d].errno != errno.EBUSY for d in left):
             break
         time.sleep(pause)
@@ -127,10 +136,15 @@ def _removed(directory: str, errors: dict[str, OSError]) -> bool:
     return bool(below) and not staying and _removed(directory, errors)
 
 
-def _ancestors(directory: str) -> Iterable[str]:
-    while (parent := dirname(directory)) != directory:
-        yield parent
-        directory = parent
+def _innermost(directories: Iterable[str]) -> tuple[list[str], set[str]]:
+    """Part the cgroups that create() made in those that nothing is made in, and those above."""
+    given = dict.fromkeys(directories)
+    above = set()
+    for directory in given:
+        # missing() names a chain without gaps.
+        while (directory := dirname(directory)) in given:
+            above.add(directory)
+    return [d for d in given if d not in above], above
 
 
 def _why_left(directory: str, error: OSError) -> str:

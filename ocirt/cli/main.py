@@ -74,8 +74,9 @@ def _start_anew(name: str, words: Sequence[str], wanted: NeedsPlainPythonError) 
 
 
 def _log_traceback() -> None:
-    # Before the error: engines show a log's last line.
-    _log.debug("%s", traceback.format_exc().rstrip())
+    if _log.isEnabledFor(logging.DEBUG):
+        # Before the error: engines show a log's last line.
+        _log.debug("%s", traceback.format_exc().rstrip())
 
 
 def _understand(words: Sequence[str]) -> Invocation:

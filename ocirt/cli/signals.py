@@ -8,10 +8,9 @@ import signal
 from types import FrameType
 
 from ocirt.errors import UsageError
-from ocirt.kernel.signals import SIG_DFL, SIG_IGN, getsignal
+from ocirt.kernel.signals import ENDING, SIG_DFL, SIG_IGN, getsignal
 from ocirt.kernel.signals import signal as set_handler
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # As bash and systemd write signals that have no name of their own: RTMIN+3.
 _RELATIVE = re.compile(r"(?P<from>SIGRTMIN|SIGRTMAX)(?P<offset>[+-][0-9]+)")
 
@@ -45,7 +44,7 @@ def clean_up_when_ended() -> None:
 
     One that the caller has us ignore, as nohup(1) does, stays ignored.
     """
-    for number in _ENDING:
+    for number in ENDING:
         if getsignal(number) != SIG_IGN:
             set_handler(number, _end)
 
@@ -57,7 +56,7 @@ def hear_of_children() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    for other in _ENDING:
+    for other in ENDING:
         if getsignal(other) is _end:
             # Not SIG_IGN: the hooks that the clean-up runs would inherit that.
             set_handler(other, _carry_on)

@@ -10,6 +10,7 @@ does the same work, slower. Any other failure is a mistake that has to be mended
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import re
@@ -19,9 +20,12 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 from pathlib import Path
 
 from ocirt.image.check import check
+from ocirt.image.placement import plant_placed
+from ocirt.image.rehearsal import Commands, prepare
 
 _HERE = Path(__file__).parent
 _PACKAGE = _HERE.parent
@@ -152,8 +156,11 @@ def build(work: Path, plain: Path) -> tuple[Path, Path]:
     seed = work / "seed"
     _compile(seed, work, sources, library)
     image, probe = work / "image", work / "probe"
-    _plant(seed, image, plain, sources, _HERE / "seed.py")
-    _plant(seed, probe, plain, sources, _HERE / "probe.py")
+    with tempfile.TemporaryDirectory(prefix="ocirt-build-") as folder:
+        commands = prepare(Path(folder), plain)
+        plant = Planter(seed, plain, sources, commands)
+        plant_placed(plant, image, work, commands)
+        plant(probe, _HERE / "probe.py")
     return image, probe
 
 
@@ -214,6 +221,7 @@ def _compile(seed: Path, work: Path, sources: Path, library: Path) -> None:
     objects = []
     for source, flags in (
         (_HERE / "image.c", strict),
+        (_HERE / "place.c", strict),
         (
             _PACKAGE / "kernel/_linux.c",
             ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"],
@@ -252,24 +260,46 @@ def _symbols(library: Path, kinds: str) -> list[str]:
     return re.findall(rf"^[0-9a-f]+ {kinds} (\S+)$", listing, re.MULTILINE)
 
 
-def _plant(seed: Path, image: Path, plain: Path, sources: Path, program: Path) -> None:
-    """Run the seed, without address randomisation where that can be had, and on a baseline CPU."""
-    prctl = _one(sources, "prctl.py").parent
-    search = [str(_PACKAGE.parent), sysconfig.get_path("stdlib"), str(prctl)]
-    tunables = ",".join(f"-{name}" for name in _BASELINE)
-    # Python's own hash seed is 32 bits; 0 would mean none.
-    hash_seed = 1 + secrets.randbelow(2**32 - 1)
-    command = [str(seed), str(image), str(plain), str(hash_seed), str(program), *search]
-    fixed = ["setarch", "--addr-no-randomize"]
-    if subprocess.run([*fixed, "true"], capture_output=True, check=False).returncode == 0:
-        command = fixed + command
-    subprocess.run(
-        command,
-        check=True,
-        env={"GLIBC_TUNABLES": f"glibc.cpu.hwcaps={tunables}"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+class Planter:
+    """Runs the seed, without address randomisation where that can be had, and on a baseline CPU.
+
+    Every run of one planter allocates in the same order (place.h): it has one hash seed.
+    """
+
+    def __init__(self, seed: Path, plain: Path, sources: Path, commands: Commands) -> None:
+        self._commands = json.dumps(commands)
+        # Python's own hash seed is 32 bits; 0 would mean none.
+        self._first = [str(seed)], [str(plain), str(1 + secrets.randbelow(2**32 - 1))]
+        prctl = _one(sources, "prctl.py").parent
+        self._search = [str(_PACKAGE.parent), sysconfig.get_path("stdlib"), str(prctl)]
+        fixed = ["setarch", "--addr-no-randomize"]
+        if subprocess.run([*fixed, "true"], capture_output=True, check=False).returncode == 0:
+            self._first[0][:0] = fixed
+
+    def __call__(
+        self,
+        target: Path,
+        after: Path | None = None,
+        *,
+        numbers: Path | None = None,
+        granule: int = 16,
+        record: Path | None = None,
+    ) -> None:
+        """Make an image that has run seed.py and after; the rest is as in place.h."""
+        before, words = self._first
+        programs = [str(_HERE / "seed.py"), str(after or "")]
+        placing = [str(numbers or ""), str(granule), str(record or "")]
+        tunables = ",".join(f"-{name}" for name in _BASELINE)
+        subprocess.run(
+            [*before, str(target), *words, *programs, *placing, *self._search],
+            check=True,
+            env={
+                "GLIBC_TUNABLES": f"glibc.cpu.hwcaps={tunables}",
+                "OCIRT_REHEARSAL": self._commands,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
 
 
 if __name__ == "__main__":

@@ -23,15 +23,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 /* INIT_FUNCTIONS(X): the built-in modules; VDSO_POINTERS(X): glibc's pointers into the vDSO. */
 #include "found.h"
+#include "../kernel/raw.h"
+#include "place.h"
 
 #define PAGE 4096UL
 #define PAGE_DOWN(x) ((x) & ~(PAGE - 1))
 #define PAGE_UP(x) PAGE_DOWN((x) + PAGE - 1)
+#define PLACE_DOWN(x) ((x) & ~(PLACE_ALIGNMENT - 1))
+#define PLACE_UP(x) PLACE_DOWN((x) + PLACE_ALIGNMENT - 1)
+/* Of what a process allocates anew, so much should lie in the same huge page. */
+#define FRESH (256UL << 10)
 
 /* ---- CPython's table of built-in modules: ours, so that unused ones aren't linked in. ---- */
 
@@ -75,6 +82,9 @@ VDSO_POINTERS(X)
 #define RSEQ_AREA 32
 #define RSEQ_SIGNATURE 0x53053053
 
+/* No start should copy more than a few megabytes. */
+#define LARGEST_COPY (64UL << 20)
+
 /* What the seed leaves for the image. */
 static struct {
     unsigned long thread;  /* the FS base: glibc's thread structure, in the heap */
@@ -83,17 +93,31 @@ static struct {
     size_t robust_size;
     PyObject *entry;       /* what to call: entry(argv, environ, ignored) */
     const char *plain;     /* the launcher of plain Python */
+    size_t room, huge;     /* of the placed blocks (place.h), if they have to be copied */
+    unsigned long data, data_end, heap, heap_end; /* set if page faults are to tell what is used */
+    unsigned char full[LARGEST_COPY / PAGE / 8]; /* a bit for each page of it that isn't zero */
 } saved;
 
 /* ---- The image's start. ---- */
 
-/* Raw: before the thread pointer is set there is no errno to write to. */
-static long raw(long number, long a, long b, long c, long d)
+/*
+ * Give the placed blocks their content. One fault for a huge page, where the kernel has one to
+ * spare, costs as much as some fifty for small ones.
+ */
+static void copy_region(void)
 {
-    register long r10 __asm__("r10") = d;
-    __asm__ volatile("syscall" : "+a"(number) : "D"(a), "S"(b), "d"(c), "r"(r10)
-                     : "rcx", "r11", "memory");
-    return number;
+    RAW(madvise, PLACE_FROM, saved.huge, MADV_HUGEPAGE, 0);
+    for (unsigned long at = 0; at < saved.room; at += PAGE)
+        if (saved.full[at / PAGE / 8] & 1 << at / PAGE % 8)
+            memcpy((void *)(PLACE_FROM + at), (void *)(PLACE_FROM + saved.room + at), PAGE);
+}
+
+/* Have the kernel read and map just the pages that are used, for profile.py. */
+static void map_only_what_is_used(void)
+{
+    RAW(madvise, saved.data, saved.data_end - saved.data, MADV_RANDOM, 0);
+    RAW(madvise, saved.heap, saved.heap_end - saved.heap, MADV_RANDOM, 0);
+    RAW(madvise, PLACE_FROM, PLACE_ROOM, MADV_RANDOM, 0);
 }
 
 static void refresh_auxv(Elf64_auxv_t *auxv)
@@ -128,12 +152,12 @@ static void refresh_thread(void)
     /* The place is part of the x86-64 ABI: GCC compiles it into every protected function. */
     __asm__ volatile("movq %0, %%fs:0x28" : : "r"(canary));
 
-    *saved.tid = (int)raw(SYS_set_tid_address, (long)saved.tid, 0, 0, 0);
-    raw(SYS_set_robust_list, (long)saved.robust, (long)saved.robust_size, 0, 0);
+    *saved.tid = (int)RAW(set_tid_address, (long)saved.tid, 0, 0, 0);
+    RAW(set_robust_list, (long)saved.robust, (long)saved.robust_size, 0, 0);
     if (__rseq_size) {
         memset(rseq, 0, RSEQ_AREA);
         rseq[1] = (uint32_t)-1; /* cpu_id: not registered; stays so if the kernel has no rseq */
-        raw(SYS_rseq, (long)rseq, RSEQ_AREA, 0, RSEQ_SIGNATURE);
+        RAW(rseq, (long)rseq, RSEQ_AREA, 0, RSEQ_SIGNATURE);
     }
 }
 
@@ -206,7 +230,11 @@ __attribute__((used)) void image_start(long *stack)
 
     while (*end)
         end++;
-    raw(SYS_arch_prctl, ARCH_SET_FS, (long)saved.thread, 0, 0);
+    if (saved.room)
+        copy_region();
+    else
+        map_only_what_is_used();
+    RAW(arch_prctl, ARCH_SET_FS, (long)saved.thread, 0, 0);
     refresh_auxv((Elf64_auxv_t *)(end + 1));
     refresh_thread();
     /* The old heap is data now; sbrk(2) has to ask the kernel where the new one begins. */
@@ -230,9 +258,22 @@ extern char image_entry[];
 
 /* ---- The module _image: that it exists tells the application how it was started. ---- */
 
+static PyObject *stop_placing(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    place_stop();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef image_methods[] = {
+    { "stop_placing", stop_placing, METH_NOARGS, "For the seed: see place.h, place_stop()." },
+    { NULL, NULL, 0, NULL },
+};
+
 static PyModuleDef image_module = {
     PyModuleDef_HEAD_INIT, "_image", "The pre-initialised executable.", -1,
-    NULL, NULL, NULL, NULL, NULL,
+    image_methods, NULL, NULL, NULL, NULL,
 };
 
 static PyObject *init_image(void)
@@ -251,18 +292,23 @@ static void fail(const char *what)
     exit(1);
 }
 
+/* Set when the arena that the image allocates from is made: it lies beside what is placed. */
+static int arenas_are_placed;
+
 /* pymalloc's arenas come from the heap, not from mmap(2): only the heap is saved. */
 static void *arena_alloc(void *ctx, size_t size)
 {
     (void)ctx;
-    return aligned_alloc(PAGE, size);
+    void *p = arenas_are_placed ? place_take(size) : NULL;
+    return p ? p : aligned_alloc(PAGE, size);
 }
 
 static void arena_free(void *ctx, void *p, size_t size)
 {
     (void)ctx;
     (void)size;
-    free(p);
+    if ((unsigned long)p < PLACE_FROM || (unsigned long)p >= PLACE_FROM + PLACE_ROOM)
+        free(p);
 }
 
 static void check(PyStatus status)
@@ -271,7 +317,9 @@ static void check(PyStatus status)
         Py_ExitStatusException(status);
 }
 
-/* argv: PROGRAM OUTPUT PLAIN HASH_SEED SEED.PY SEARCH_PATH... */
+/* AFTER: another program to run; "" for none. */
+enum argument { OUTPUT = 1, PLAIN, HASH_SEED, SEED_PY, AFTER, NUMBERS, GRANULE, RECORD, SEARCH_PATH };
+
 static void start_python(int argc, char **argv)
 {
     PyObjectArenaAllocator arena = { NULL, arena_alloc, arena_free };
@@ -286,11 +334,13 @@ static void start_python(int argc, char **argv)
     PyPreConfig_InitIsolatedConfig(&pre);
     pre.utf8_mode = 1; /* file names and arguments are UTF-8 whatever the locale of the build */
     check(Py_PreInitialize(&pre));
+    place_start(argv[NUMBERS], strtoul(argv[GRANULE], NULL, 10), argv[RECORD]);
     PyConfig_InitIsolatedConfig(&config);
     config.use_hash_seed = 1;
-    config.hash_seed = strtoul(argv[3], NULL, 10);
+    config.hash_seed = strtoul(argv[HASH_SEED], NULL, 10);
     config.site_import = 0;
     config.write_bytecode = 0;
+    config.use_frozen_modules = 0; /* os and others in the heap, where blocks can be placed */
     config.optimization_level = 2; /* no docstrings: nothing prints them */
     config.module_search_paths_set = 1;
     /* Given, so that CPython doesn't search the build machine for them. */
@@ -301,7 +351,7 @@ static void start_python(int argc, char **argv)
     check(PyConfig_SetString(&config, &config.exec_prefix, L""));
     check(PyConfig_SetString(&config, &config.base_prefix, L""));
     check(PyConfig_SetString(&config, &config.base_exec_prefix, L""));
-    for (int i = 5; i < argc; i++) {
+    for (int i = SEARCH_PATH; i < argc; i++) {
         wchar_t *path = Py_DecodeLocale(argv[i], NULL);
         check(PyWideStringList_Append(&config.module_search_paths, path));
         PyMem_RawFree(path);
@@ -310,16 +360,23 @@ static void start_python(int argc, char **argv)
     PyConfig_Clear(&config);
 }
 
-/* Run seed.py and keep what it calls entry. */
-static void plant(const char *path)
+static void run_file(const char *path)
 {
-    PyObject *main_module = PyImport_AddModule("__main__");
     FILE *file = fopen(path, "r");
     if (!file)
         fail(path);
     if (PyRun_SimpleFile(file, path) < 0)
         exit(1);
     fclose(file);
+}
+
+/* Run seed.py, and what comes after it, and keep what they call entry. */
+static void plant(const char *path, const char *after)
+{
+    PyObject *main_module = PyImport_AddModule("__main__");
+    run_file(path);
+    if (*after)
+        run_file(after);
     saved.entry = main_module ? PyObject_GetAttrString(main_module, "entry") : NULL;
     if (!saved.entry) {
         PyErr_Print();
@@ -404,10 +461,11 @@ static void put(int fd, const void *data, size_t size, off_t offset)
     }
 }
 
+static const char zero[PAGE];
+
 /* Write memory page by page, leaving holes for what is zero: bss and unused heap cost no disk. */
 static void put_pages(int fd, unsigned long from, unsigned long to, off_t offset)
 {
-    static const char zero[PAGE];
     for (; from < to; from += PAGE, offset += PAGE)
         if (memcmp((void *)from, zero, PAGE))
             put(fd, (void *)from, PAGE, offset);
@@ -440,7 +498,8 @@ static unsigned long find_heap(unsigned long data_from, unsigned long data_to)
             continue;
         if (!strcmp(name, "[heap]"))
             heap = heap ? heap : from;
-        else if (mode[1] == 'w' && strcmp(name, "[stack]") && (from < data_from || to > data_to)) {
+        else if (mode[1] == 'w' && strcmp(name, "[stack]") && from != PLACE_FROM &&
+                 (from < data_from || to > data_to)) {
             fprintf(stderr, "image: memory outside of the heap would be lost: %s", line);
             exit(1);
         }
@@ -449,13 +508,49 @@ static unsigned long find_heap(unsigned long data_from, unsigned long data_to)
     return heap;
 }
 
+/*
+ * Write the region of the placed blocks: as a huge page to be and, behind it, its content, which
+ * image_start copies. Returns the new end of the file.
+ */
+static off_t put_region(int out, Elf64_Phdr *new, int *count, off_t end)
+{
+    unsigned long size = PLACE_UP((unsigned long)place_take(0)) - PLACE_FROM;
+    Elf64_Phdr *region = &new[(*count)++], *content = &new[*count];
+
+    *region = *content = segment(PLACE_FROM, PLACE_FROM + size, end);
+    put_pages(out, PLACE_FROM, PLACE_FROM + size, end);
+    if (saved.room) {
+        region->p_filesz = 0;
+        content->p_vaddr = content->p_paddr = PLACE_FROM + size;
+        content->p_flags = PF_R;
+        (*count)++;
+    }
+    return end + (off_t)size;
+}
+
+/* Note what put_region is going to write: before the data segment, with the notes, is saved. */
+static void look_at_region(unsigned long placed_to)
+{
+    saved.room = PLACE_UP((unsigned long)place_take(0)) - PLACE_FROM;
+    saved.huge = PLACE_DOWN(placed_to - PLACE_FROM + FRESH);
+    if (!saved.huge)
+        saved.huge = PLACE_ALIGNMENT;
+    if (saved.room > LARGEST_COPY) {
+        fprintf(stderr, "image: %lu bytes of placed blocks\n", (unsigned long)saved.room);
+        exit(1);
+    }
+    for (unsigned long at = 0; at < saved.room; at += PAGE)
+        if (memcmp((void *)(PLACE_FROM + at), zero, PAGE))
+            saved.full[at / PAGE / 8] |= (unsigned char)(1 << at / PAGE % 8);
+}
+
 /* Write the image. Nothing may be allocated from here on: the heap is being copied. */
 static void dump(const char *path)
 {
     int in = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     int out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
     Elf64_Ehdr header;
-    Elf64_Phdr old[32], new[34];
+    Elf64_Phdr old[32], new[36];
     unsigned long data_from = 0, data_to = 0, heap_from, heap_to;
     off_t end = 0;
     int count = 0;
@@ -491,6 +586,10 @@ static void dump(const char *path)
     }
     heap_from = find_heap(data_from, data_to);
     heap_to = PAGE_UP((unsigned long)sbrk(0));
+    saved.data = data_from;
+    saved.data_end = data_to;
+    saved.heap = heap_from;
+    saved.heap_end = heap_to;
     /* Without address randomisation the heap follows the data; otherwise there is a gap. */
     new[count++] = segment(data_from, data_to, end);
     put_pages(out, data_from, data_to, end);
@@ -498,6 +597,7 @@ static void dump(const char *path)
     new[count++] = segment(heap_from, heap_to, end);
     put_pages(out, heap_from, heap_to, end);
     end += (off_t)(heap_to - heap_from);
+    end = put_region(out, new, &count, end);
 
     header.e_entry = (unsigned long)image_entry;
     header.e_phoff = sizeof header;
@@ -513,16 +613,25 @@ static void dump(const char *path)
 
 int main(int argc, char **argv)
 {
-    if (argc < 6) {
-        fprintf(stderr, "usage: %s OUTPUT PLAIN HASH_SEED SEED.PY SEARCH_PATH...\n", argv[0]);
+    if (argc <= SEARCH_PATH) {
+        fprintf(stderr,
+                "usage: %s OUTPUT PLAIN HASH_SEED SEED.PY AFTER.PY NUMBERS GRANULE RECORD"
+                " SEARCH_PATH...\n",
+                argv[0]);
         return 2;
     }
-    saved.plain = strdup(argv[2]);
+    saved.plain = strdup(argv[PLAIN]);
     start_python(argc, argv);
-    plant(argv[4]);
+    plant(argv[SEED_PY], argv[AFTER]);
+    unsigned long placed_to = (unsigned long)place_take(0);
+    arenas_are_placed = 1;
     fill_holes();
+    arenas_are_placed = 0;
+    /* With a page for each block, the question is which pages are copied when they are used. */
+    if (strtoul(argv[GRANULE], NULL, 10) < PAGE)
+        look_at_region(placed_to);
     save_thread();
-    dump(argv[1]);
+    dump(argv[OUTPUT]);
     /* Not exit(): nothing of the interpreter is to run again in this process. */
     _exit(0);
 }

@@ -6,11 +6,7 @@ All else is the real one's: the same program is saved and restored by the same C
 
 from __future__ import annotations
 
-import os
 import sys
-
-with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "seed.py")) as _file:
-    exec(compile(_file.read(), "seed.py", "exec"))
 
 
 def _run_argument() -> int:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import gc
 import importlib
+import json
 import os
 import pkgutil
 import sys
 import types
+
+import _image  # type: ignore[import-not-found]
 
 # Where the interpreter's archive lacks an extension module that others import (typing does).
 _MISSING = {"_typing": {"_idfunc": lambda x: x}}
@@ -96,18 +99,32 @@ def _import_everything() -> None:
     importlib.import_module("ocirt.image.entry")
 
 
-def _warm_up() -> None:
-    """Run the commands that only look, so often that CPython has specialised their code.
+def _rehearse() -> None:
+    """Run the commands of rehearsal.py so often that CPython has specialised their code.
 
     It also fills caches (attributes of types, versions of dictionaries): what is written now
     needn't be written, and its page copied, in every process.
     """
     entry = sys.modules["ocirt.image.entry"].entry
-    bundle = os.path.join(os.path.dirname(sys.modules["ocirt"].__file__ or ""), "../bundles/hello")
+    start = sys.modules["ocirt.cli.start"]
+    # No command may leave for plain Python: this very process is going to be saved.
+    launcher, start.PLAIN_LAUNCHER = start.PLAIN_LAUNCHER, None  # type: ignore[attr-defined]
+    commands = json.loads(os.environ["OCIRT_REHEARSAL"])
     for _ in range(_ROUNDS):
-        for words in (("plan", "--bundle", bundle, "warm"), ("--root", "/nonexistent", "list")):
-            if entry(["ocirt", *words], {b"PATH": b"/bin"}, 0):
-                sys.exit("the warm-up failed")
+        for words in commands:
+            if status := entry(["ocirt", *words], {b"PATH": b"/bin"}, 0):
+                print("rehearsal:", *words, "ended with", status, file=sys.stderr)
+    start.PLAIN_LAUNCHER = launcher  # type: ignore[attr-defined]
+    _reap()
+
+
+def _reap() -> None:
+    """Containers were our children."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
 
 
 def _forget_the_build() -> None:
@@ -123,7 +140,9 @@ def _forget_the_build() -> None:
 _fill_gaps()
 _fast_json()
 _import_everything()
-_warm_up()
+# What the rehearsal allocates depends on how long things take: it can't be told by its number.
+_image.stop_placing()
+_rehearse()
 _forget_the_build()
 
 entry = sys.modules["ocirt.image.entry"].entry

@@ -12,13 +12,15 @@ from ocirt.kernel.mounts import c_string
 
 _syscall = _linux.syscall
 
+# struct open_how: flags, mode, resolve.
+_OPEN_HOW = struct.Struct("=QQQ")
 _PROC_ROOT_INO = 1
 _CHUNK = 1 << 16
 
 
 def openat2(dirfd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
     """openat2(2), always close-on-exec; resolve holds RESOLVE_ flags. Returns a descriptor."""
-    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
     return _syscall(_linux.SYS_openat2, dirfd, c_string(path), how, len(how))
 
 

@@ -29,8 +29,8 @@ _syscall = _linux.syscall
 
 
 def c_string(text: str | bytes) -> bytes:
-    """Return a path or word as the NUL-terminated bytes that the kernel takes."""
-    return os.fsencode(text) + b"\0"
+    """Return a path or word as the NUL-terminated bytes that the kernel takes: in UTF-8."""
+    return (text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text) + b"\0"
 
 
 def fd_path(fd: int) -> str:

@@ -11,6 +11,8 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Callable
+from typing import NoReturn
 
 from ocirt.kernel import _linux
 from ocirt.kernel.constants import (
@@ -42,6 +44,23 @@ def clone3(flags: int, *, cgroup: int = -1) -> tuple[int, int]:
     """
     # A sibling has the exit signal of the caller; clone3 refuses to be given one.
     return _linux.clone3(flags, 0 if flags & CLONE_PARENT else SIGCHLD, cgroup)
+
+
+def clone_shared(
+    flags: int, cgroup: int, ours: int, theirs: int, run: Callable[[], NoReturn]
+) -> tuple[int, int]:
+    """clone3(2) of a process that shares our memory (CLONE_VM); returns its pid and pidfd.
+
+    ours and theirs are the ends of a pair of SOCK_SEQPACKET sockets. The child ends with us; it
+    calls run() at its first turn(), and gets nothing of ours but what run refers to.
+    """
+    return _linux.clone_shared(flags, SIGCHLD, cgroup, ours, theirs, run)
+
+
+#: turn(channel, packet, pidfd, signals, mask): see _linux.c.
+turn = _linux.turn
+#: last_words(channel, packet): see _linux.c.
+last_words = _linux.last_words
 
 
 def unshare(flags: int) -> None:
@@ -99,12 +118,6 @@ def keyctl_join_session_keyring(name: str) -> int:
 def keyctl_setperm(serial: int, permissions: int) -> None:
     """Set what possessor, owner, group and others may do with a key (keyctl_setperm(3))."""
     _syscall(_linux.SYS_keyctl, KEYCTL_SETPERM, serial, permissions)
-
-
-def default_action(number: int) -> None:
-    """Set a signal to SIG_DFL (sigaction(2)), also 32 and 33, which glibc keeps for itself."""
-    # struct sigaction of the kernel: handler, flags, restorer, mask, all of them 0.
-    _syscall(_linux.SYS_rt_sigaction, number, bytes(32), None, 8)
 
 
 def chroot(path: str) -> None:

@@ -24,6 +24,9 @@ SIG_IGN = int(_signal.SIG_IGN)
 #: All but the two that glibc keeps for itself.
 ALL: frozenset[int] = frozenset(map(int, _signal.valid_signals()))
 
+#: Those by which people and engines end a program, and by which we end only after a clean-up.
+ENDING = (int(_signal.SIGINT), int(_signal.SIGTERM), int(_signal.SIGHUP))
+
 # struct signalfd_siginfo: the number, and what nobody here wants to know.
 _SIGNALFD_INFO = struct.Struct("=I124x")
 
@@ -41,6 +44,7 @@ def read_signalfd(fd: int) -> int:
 
 __all__ = [
     "ALL",
+    "ENDING",
     "SIG_BLOCK",
     "SIG_DFL",
     "SIG_IGN",

@@ -19,10 +19,12 @@
 #include <stddef.h>
 #include <asm/unistd.h>
 
+#include "raw.h"
+
 #define LIST_ADDRESS 0x100000000UL /* 4 GiB: above this program, below everything the kernel places */
 #define LIST_MAGIC 0x31424f54534943UL
 
-enum kind { SYSCALL, WAIT, HOOK, REPORT_TO, FORK };
+enum kind { SYSCALL, WAIT, HOOK, REPORT_TO, FORK, FOR_EACH_BIT };
 /*
  * SILENT says beforehand that silence will mean success: the execve closes the connection, and a
  * filter may forbid to send. KEEP writes the result, an int, where arg[5] points. PEER puts the
@@ -36,7 +38,8 @@ struct op {
     unsigned kind, flags;
     long number;      /* SYSCALL: its number */
     long arg[6];      /* SYSCALL: arguments; WAIT, REPORT_TO: socket; FORK: where the pid goes;
-                         HOOK: path, argv, envp, input, size, ms */
+                         HOOK: path, argv, envp, input, size, ms; FOR_EACH_BIT: arguments, of which
+                         the second is replaced by the number of each bit that is set in arg[5] */
     const char *text; /* the words that go before the error */
     long text_size;
 };
@@ -46,37 +49,16 @@ struct list {
     const struct op *ops;
 };
 
-static long call(long n, long a, long b, long c, long d, long e, long f)
-{
-#if defined(__x86_64__)
-    register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
-    __asm__ volatile("syscall" : "+a"(n) : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return n;
-#elif defined(__aarch64__)
-    register long x8 __asm__("x8") = n, x0 __asm__("x0") = a, x1 __asm__("x1") = b;
-    register long x2 __asm__("x2") = c, x3 __asm__("x3") = d, x4 __asm__("x4") = e;
-    register long x5 __asm__("x5") = f;
-    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
-                     : "memory");
-    return x0;
-#else
-#error "not ported"
-#endif
-}
-
-#define CALL(n, a, b, c, d) call(__NR_##n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
-
 /* Tell `start`, which may be dead: that must not stop the container with SIGPIPE. */
 static void say(int peer, const void *words, long size)
 {
-    call(__NR_sendto, peer, (long)words, size, 0x4000 /* MSG_NOSIGNAL */, 0, 0);
+    raw(__NR_sendto, peer, (long)words, size, 0x4000 /* MSG_NOSIGNAL */, 0, 0);
 }
 
 static void die(void)
 {
     for (;;)
-        CALL(exit_group, 1, 0, 0, 0);
+        RAW(exit_group, 1, 0, 0, 0);
 }
 
 /* Wait for a connection that says "go". Its peer may die before that: then wait for the next. */
@@ -84,59 +66,59 @@ static int wait_for_start(int socket)
 {
     for (;;) {
         char byte = 0;
-        long peer = CALL(accept4, socket, 0, 0, O_CLOEXEC);
+        long peer = RAW(accept4, socket, 0, 0, O_CLOEXEC);
         if (peer == -EBADF || peer == -EINVAL)
             die();
         if (peer < 0)
             continue;
-        if (CALL(read, peer, &byte, 1, 0) == 1 && byte == 'g') {
-            CALL(close, socket, 0, 0, 0);
+        if (RAW(read, peer, &byte, 1, 0) == 1 && byte == 'g') {
+            RAW(close, socket, 0, 0, 0);
             return (int)peer;
         }
-        CALL(close, peer, 0, 0, 0);
+        RAW(close, peer, 0, 0, 0);
     }
 }
 
 static void exec_hook(const struct op *op, const int *in)
 {
     /* A group of its own, so that a hook that takes too long goes with its children. */
-    CALL(setpgid, 0, 0, 0, 0);
-    CALL(dup3, in[0], 0, 0, 0);
-    CALL(execve, op->arg[0], op->arg[1], op->arg[2], 0);
-    CALL(exit_group, 127, 0, 0, 0);
+    RAW(setpgid, 0, 0, 0, 0);
+    RAW(dup3, in[0], 0, 0, 0);
+    RAW(execve, op->arg[0], op->arg[1], op->arg[2], 0);
+    RAW(exit_group, 127, 0, 0, 0);
 }
 
 /* Run a hook with its input on stdin. Returns 0, or what went wrong with *failure set. */
 static long run_hook(const struct op *op, enum failure *failure)
 {
     int in[2], status = 0;
-    long pid, pidfd, error = CALL(pipe2, in, O_CLOEXEC, 0, 0);
+    long pid, pidfd, error = RAW(pipe2, in, O_CLOEXEC, 0, 0);
     *failure = BY_ERRNO;
     if (error < 0)
         return -error;
     /* The state has to fit into the pipe: nobody is there to feed it while we watch the clock. */
-    CALL(fcntl, in[1], F_SETPIPE_SZ, op->arg[4], 0);
-    CALL(fcntl, in[1], F_SETFL, O_NONBLOCK, 0);
-    CALL(write, in[1], op->arg[3], op->arg[4], 0);
-    CALL(close, in[1], 0, 0, 0);
-    pid = CALL(clone, SIGCHLD, 0, 0, 0);
+    RAW(fcntl, in[1], F_SETPIPE_SZ, op->arg[4], 0);
+    RAW(fcntl, in[1], F_SETFL, O_NONBLOCK, 0);
+    RAW(write, in[1], op->arg[3], op->arg[4], 0);
+    RAW(close, in[1], 0, 0, 0);
+    pid = RAW(clone, SIGCHLD, 0, 0, 0);
     if (pid == 0)
         exec_hook(op, in);
-    CALL(close, in[0], 0, 0, 0);
+    RAW(close, in[0], 0, 0, 0);
     if (pid < 0)
         return -pid;
-    pidfd = CALL(pidfd_open, pid, 0, 0, 0);
+    pidfd = RAW(pidfd_open, pid, 0, 0, 0);
     if (op->arg[5] > 0 && pidfd >= 0) {
         struct pollfd ended = { .fd = (int)pidfd, .events = POLLIN };
         struct __kernel_timespec left = { op->arg[5] / 1000, op->arg[5] % 1000 * 1000000 };
-        if (CALL(ppoll, &ended, 1, &left, 0) == 0) {
-            CALL(kill, -pid, SIGKILL, 0, 0);
-            CALL(kill, pid, SIGKILL, 0, 0);
+        if (RAW(ppoll, &ended, 1, &left, 0) == 0) {
+            RAW(kill, -pid, SIGKILL, 0, 0);
+            RAW(kill, pid, SIGKILL, 0, 0);
             *failure = BY_TIMEOUT;
         }
     }
-    CALL(close, pidfd, 0, 0, 0);
-    CALL(wait4, pid, &status, 0, 0);
+    RAW(close, pidfd, 0, 0, 0);
+    RAW(wait4, pid, &status, 0, 0);
     if (*failure == BY_TIMEOUT)
         return op->arg[5];
     *failure = BY_STATUS;
@@ -149,12 +131,34 @@ static long run_hook(const struct op *op, enum failure *failure)
  */
 static long fork_sibling(int tell)
 {
-    long pid = CALL(clone, CLONE_PARENT | SIGCHLD, 0, 0, 0);
+    long pid = RAW(clone, CLONE_PARENT | SIGCHLD, 0, 0, 0);
     if (pid <= 0)
         return -pid;
-    CALL(write, tell, &pid, sizeof pid, 0);
+    RAW(write, tell, &pid, sizeof pid, 0);
     for (;;)
-        CALL(exit_group, 0, 0, 0, 0);
+        RAW(exit_group, 0, 0, 0, 0);
+}
+
+/* Make the system call for each bit of the mask; returns 0 or the first errno. */
+static long for_each_bit(const struct op *op)
+{
+    unsigned long left = (unsigned long)op->arg[5];
+    long error = 0;
+    for (long bit = 0; left && !error; bit++, left >>= 1)
+        if (left & 1)
+            error = -raw(op->number, op->arg[0], bit, op->arg[2], op->arg[3], op->arg[4], 0);
+    return error;
+}
+
+/*
+ * Whoever started us may have ignored signals, and Python does: execve(2) keeps that. All go back to
+ * their default, glibc's own two as well.
+ */
+static void default_signals(void)
+{
+    const long by_default[4] = { 0 }; /* handler, flags, restorer, mask */
+    for (int number = 64; number; number--)
+        RAW(rt_sigaction, number, by_default, 0, 8);
 }
 
 static void report(int peer, const struct op *op, enum failure failure, long number)
@@ -175,15 +179,16 @@ __attribute__((used)) void stub_main(const long *stack)
     unsigned long size;
 
     /* execve made this process dumpable again: nobody in a shared pid namespace may look in. */
-    CALL(prctl, PR_SET_DUMPABLE, 0, 0, 0);
+    RAW(prctl, PR_SET_DUMPABLE, 0, 0, 0);
+    default_signals();
     while (*digits >= '0' && *digits <= '9')
         fd = fd * 10 + (*digits++ - '0');
-    size = (unsigned long)CALL(lseek, fd, 0, 2, 0);
-    if (call(__NR_mmap, (long)list, (long)size, PROT_READ | PROT_WRITE,
+    size = (unsigned long)RAW(lseek, fd, 0, 2, 0);
+    if (raw(__NR_mmap, (long)list, (long)size, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, 0) != (long)list ||
         size < sizeof *list || list->magic != LIST_MAGIC || list->size != size)
         die();
-    CALL(close, fd, 0, 0, 0);
+    RAW(close, fd, 0, 0, 0);
 
     for (const struct op *op = list->ops; op < list->ops + list->count; op++) {
         enum failure failure = BY_ERRNO;
@@ -194,12 +199,14 @@ __attribute__((used)) void stub_main(const long *stack)
             peer = (int)op->arg[0];
         } else if (op->kind == FORK) {
             error = fork_sibling((int)op->arg[0]);
+        } else if (op->kind == FOR_EACH_BIT) {
+            error = for_each_bit(op);
         } else if (op->kind == HOOK) {
             error = run_hook(op, &failure);
         } else {
             if (op->flags & SILENT)
                 say(peer, "x", 1);
-            error = call(op->number,
+            error = raw(op->number,
                          op->flags & PEER   ? peer
                          : op->flags & TAKE ? *(const int *)op->arg[0]
                                             : op->arg[0],

@@ -42,6 +42,7 @@ class _Kind(IntEnum):
     HOOK = 2
     REPORT_TO = 3
     FORK = 4
+    FOR_EACH_BIT = 5
 
 
 class Flag(IntFlag):
@@ -107,6 +108,10 @@ class StubList:
         """Add a system call; bytes are placed and passed by address; text precedes its error."""
         values = [self.place(a) if isinstance(a, bytes) else _signed(a) for a in args]
         self._add(_Kind.SYSCALL, flags, number, values, text)
+
+    def for_each_bit(self, number: int, first: int, mask: int, text: str) -> None:
+        """Add a system call that is made for each bit of a mask: its second argument is the bit."""
+        self._add(_Kind.FOR_EACH_BIT, Flag.NONE, number, [first, 0, 0, 0, 0, _signed(mask)], text)
 
     def keep(self, number: int, *args: Argument, text: str = "") -> int:
         """Add a system call of up to 5 arguments; returns where its result will be, for take()."""

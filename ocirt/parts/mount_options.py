@@ -7,8 +7,8 @@ Three tables say everything: plain flags, propagation, and the recursive ones of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ocirt.kernel import constants as k
 
@@ -143,11 +143,13 @@ class MountOptions:
         return to_set, to_clear
 
 
-def parse(options: Sequence[str]) -> MountOptions:
+@lru_cache(maxsize=256)
+def parse(options: tuple[str, ...]) -> MountOptions:
     """Sort mounts[].options into flags, propagation, recursive attributes and data.
 
     A later option overrides an earlier one; what isn't known goes to the filesystem as data, as
-    the specification asks; empty strings (some engines write them) mean nothing.
+    the specification asks; empty strings (some engines write them) mean nothing. Pure, and asked
+    about each mount by several parts of the plan: the answers are kept.
     """
     flags = cleared = recursive_set = recursive_clear = 0
     propagation: list[int] = []

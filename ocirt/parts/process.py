@@ -21,7 +21,7 @@ from ocirt.kernel.constants import (
     MOUNT_ATTR_RDONLY,
 )
 from ocirt.kernel.mounts import detached_tmpfs, mount_setattr
-from ocirt.kernel.process import clone3, default_action, sealed_memfd
+from ocirt.kernel.process import clone3, sealed_memfd
 from ocirt.kernel.signals import ALL, SIG_BLOCK, SIG_SETMASK, pthread_sigmask
 from ocirt.parts.lsm import hand_procfs_on, wants_label
 from ocirt.parts.stdio import close_on_exec_from
@@ -46,17 +46,21 @@ class CloneInit:
     """Make init, with its new namespaces, by one clone3(2).
 
     As the joiner's sibling where there is one (CLONE_PARENT), so that the runtime, or `run`, is
-    its parent in any case.
+    its parent in any case. shared: it is to share the runtime's memory, so that none is copied.
     """
 
     flags: int
+    shared: bool = False
 
     def run(self, c: Context) -> None:
         from_joiner = c.side is Side.JOINER
         flags = self.flags | (CLONE_PARENT if from_joiner else 0)
         into = c.attachment.into if c.attachment is not None else -1
         flags |= CLONE_INTO_CGROUP if into >= 0 else 0
-        pid, pidfd = _clone(c, Side.INIT, flags, into)
+        if self.shared:
+            pid, pidfd = c.share(flags, into)
+        else:
+            pid, pidfd = _clone(c, Side.INIT, flags, into)
         if pid:
             c.born(pid, pidfd)
 
@@ -179,7 +183,7 @@ class BecomeStub:
             step.action.run(c)
         content = sealed_memfd("ocirt-list", c.stub.encode(), executable=False)
         content = _move_up(content, self.first_free_fd)
-        _default_signals()
+        pthread_sigmask(SIG_SETMASK, ())
         if not self.foreground:
             # From here on init outlives the runtime; its pid is in the journal.
             prctl.set_pdeathsig(0)
@@ -189,11 +193,3 @@ class BecomeStub:
 def _move_up(fd: int, first: int) -> int:
     """Return a copy of a descriptor at first or above that survives an exec."""
     return fcntl.fcntl(fd, fcntl.F_DUPFD, first)
-
-
-def _default_signals() -> None:
-    """Undo what Python, and whoever started us, did to signals: exec keeps ignored ones ignored."""
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            default_action(number)
-    pthread_sigmask(SIG_SETMASK, ())

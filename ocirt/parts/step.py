@@ -9,11 +9,12 @@ simply the order of the list.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 from ocirt.cgroups.manager import Attachment, CgroupPaths
+from ocirt.errors import OcirtError
 from ocirt.kernel.stublist import StubList
 from ocirt.parts.rootpath import Root
 from ocirt.spec.model import Config
@@ -73,6 +74,10 @@ class Step:
     undo: str = ""
 
 
+def _cannot_share(flags: int, cgroup: int) -> tuple[int, int]:
+    raise OcirtError("nobody runs this plan")
+
+
 @dataclass(slots=True)
 class Context:
     """What the steps of one container share. After a fork each process has its own copy."""
@@ -85,6 +90,8 @@ class Context:
     # Called where init has been cloned, with its pid and pidfd, in its parent or the joiner.
     born: Callable[[int, int], None]
     side: Side = Side.RUNTIME
+    # Clones init as a process that shares our memory: CLONE_ flags and cgroup to pid and pidfd.
+    share: Callable[[int, int], tuple[int, int]] = field(default=_cannot_share)
     # Descriptors and facts that earlier steps leave for later ones.
     proc: int = -1  # verified procfs, of the host
     root: Root = field(default_factory=lambda: Root(-1))
@@ -109,3 +116,14 @@ class Context:
     network: int = -1  # init's network namespace, where devices were moved into it
     moved_devices: list[tuple[str, str]] = field(default_factory=list)  # their old and new names
     inherited: list[int] = field(default_factory=list)  # descriptors that exec's stub gets
+
+    def of_init(self) -> Context:
+        """Return what init has of this, where it shares our memory: as a fork(2) would copy it."""
+        return replace(
+            self,
+            side=Side.INIT,
+            init_pid=0,
+            namespaces=dict(self.namespaces),
+            sources=dict(self.sources),
+            stub=StubList(),
+        )

@@ -76,6 +76,16 @@ class _Builder:
     def user_namespace(self) -> bool:
         return self.namespaces.owns(NamespaceType.USER)
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether init may share the runtime's memory until it executes the stub.
+
+        What is non-dumpable is the memory: without privilege over it, the runtime would lock
+        itself out of its own /proc files.
+        """
+        host = self.host
+        return host.privileged and not host.in_user_namespace and not self.user_namespace
+
 
 def build(config: Config, host: Host, options: Options) -> Plan:
     """Return the plan for a valid config. Raises OcirtError for what can't work together."""
@@ -165,7 +175,7 @@ def _processes(b: _Builder) -> Iterator[Step]:
             _R,
             f"clone init with new namespaces: {new}",
             "/linux/namespaces",
-            process.CloneInit(ns.clone_flags),
+            process.CloneInit(ns.clone_flags, shared=b.shares_memory),
             undo="kill init",
         )
         if NamespaceType.USER in ns.new:

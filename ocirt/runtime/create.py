@@ -250,8 +250,7 @@ def _execute(execution: Execution, plan: Plan) -> None:
     last = max(i for i, step in enumerate(plan.create) if step.side is Side.INIT)
     execution.run(plan.create[: last + 1])
     # Init's end of the channel closes when it executes the stub.
-    while (message := execution.ours.receive()).news is not News.CLOSED:
-        execution.handle(message)
+    execution.hear_out()
     if not is_alive(execution.context.init_pid, execution.context.init_start):
         raise OcirtError("the container's init was killed while it was being set up")
     execution.run(plan.create[last + 1 :])
@@ -291,8 +290,7 @@ def _end_child(context: Context) -> None:
 
 def _close(execution: Execution) -> None:
     context = execution.context
-    execution.ours.close()
-    execution.theirs.close()
+    execution.close()
     for fd in (
         context.init_pidfd,
         context.listener,

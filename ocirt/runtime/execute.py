@@ -2,7 +2,11 @@
 """Running a plan: every process walks the same list, does its own steps, and waits for the others.
 
 The steps run strictly in the list's order. Where the side changes, the process whose turn ends
-says so on the channel. A clone in the list makes a new process that goes on with the next step.
+says so on the channel. A clone in the list makes a new process that goes on with the next step of
+its side, when it is told.
+
+Where init shares the runtime's memory (kernel/_linux.c: turn()), giving the turn away and sleeping
+until it comes back is one call: meanwhile the interpreter is the other's.
 """
 
 from __future__ import annotations
@@ -11,14 +15,24 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from ocirt.errors import NeedsPlainPythonError, OcirtError, StepError
+from ocirt.kernel.process import clone_shared, last_words, turn
+from ocirt.kernel.signals import (
+    ALL,
+    ENDING,
+    SIG_BLOCK,
+    SIG_IGN,
+    SIG_SETMASK,
+    getsignal,
+    pthread_sigmask,
+    signalfd,
+)
 from ocirt.parts.process import CloneInit, CloneJoiner
-from ocirt.parts.step import Context, Side, Step, Undo, Undoable
-from ocirt.runtime.channel import Channel, Message, News
-
-_CLONED: dict[type, Side] = {CloneInit: Side.INIT, CloneJoiner: Side.JOINER}
+from ocirt.parts.step import Context, Side, Step, Undo
+from ocirt.runtime.channel import TURN, Channel, Message, News
 
 
 class ChildError(OcirtError):
@@ -43,15 +57,19 @@ class Execution:
     note: Callable[[Undo], None]
     observe: Callable[[str, str, float, float], None] | None = None
     hooks_ran: bool = False  # hooks of the runtime's side, which poststop hooks may have to answer
+    _shared: bool = False  # runtime and init are two processes in one memory
+    _answer: Message | None = None  # there, what came back with the turn
+    _signals: int = -1  # there, the runtime's signalfd(2) of those that end us
+    _signal_mask: int = 0
     _expecting_birth: bool = False
 
-    def run(self, steps: Sequence[Step]) -> None:
+    def run(self, steps: Sequence[Step], turn_of: Side = Side.RUNTIME) -> None:
         """Run the plan. Returns in the runtime alone; the children end, or become the stub.
 
         Raises OcirtError in the runtime, whichever side failed.
         """
         try:
-            self._walk(steps)
+            self._walk(steps, turn_of)
         except BaseException as e:
             # A child must never unwind into its parent's clean-up.
             if self.context.side is not Side.RUNTIME:
@@ -60,31 +78,85 @@ class Execution:
         if self.context.side is not Side.RUNTIME:
             os._exit(1)
 
-    def _walk(self, steps: Sequence[Step]) -> None:
-        before = Side.RUNTIME
-        for step in steps:
+    def hear_out(self) -> None:
+        """Handle all that init says until its channel closes. Raises OcirtError."""
+        while (message := self._receive()).news is not News.CLOSED:
+            self.handle(message)
+
+    def close(self) -> None:
+        """Close what is open between the processes."""
+        self.ours.close()
+        self.theirs.close()
+        if self._signals >= 0:
+            os.close(self._signals)
+            self._signals = -1
+
+    def _walk(self, steps: Sequence[Step], before: Side) -> None:
+        side = self.context.side
+        for index, step in enumerate(steps):
             if step.side is not before:
                 self._hand_over(before, step.side)
-            if isinstance(step.action, CloneInit) and step.side is Side.JOINER:
-                self._expecting_birth = True
-            if step.side is self.context.side:
+            clones = isinstance(step.action, CloneInit)
+            if clones:
+                self.context.share = partial(self._share, steps[index + 1 :])
+                self._expecting_birth = step.side is Side.JOINER
+            if step.side is side:
                 self._run_step(step)
-            # Who was just cloned goes on without being told.
-            before = _CLONED.get(type(step.action), step.side)
+                side = self.context.side
+            # The joiner ends when it has cloned init, which goes on without being told.
+            before = Side.INIT if clones and step.side is Side.JOINER else step.side
 
     def _hand_over(self, before: Side, after: Side) -> None:
-        if self.context.side is before:
-            self._channel.send(News.TURN)
-        elif self.context.side is after:
+        side = self.context.side
+        if side is after:
             self._wait_for_turn()
+        elif side is not before:
+            return
+        elif not self._shared:
+            self._channel.send(News.TURN)
+        elif side is Side.RUNTIME:
+            pidfd = self.context.init_pidfd
+            packet = turn(self.ours.fd, TURN, pidfd, self._signals, self._signal_mask)
+            self._answer = Message.decode(packet)
+        else:
+            self._answer = Message.decode(turn(self.theirs.fd, TURN))
+
+    def _share(self, rest: Sequence[Step], flags: int, cgroup: int) -> tuple[int, int]:
+        """Clone init as a process that shares our memory; returns pid and pidfd.
+
+        It goes on with the rest of the steps, and with a context of its own: descriptors are its.
+        """
+        context = self.context.of_init()
+        init = Execution(context, self.ours, self.theirs, self.note, self.observe, _shared=True)
+        ending = [n for n in ENDING if getsignal(n) != SIG_IGN]
+        signals = signalfd(ending)
+        before = pthread_sigmask(SIG_BLOCK, ALL)
+
+        def begin() -> NoReturn:
+            pthread_sigmask(SIG_SETMASK, before)
+            init.run(rest, Side.INIT)
+            os._exit(1)
+
+        try:
+            made = clone_shared(flags, cgroup, self.ours.fd, self.theirs.fd, begin)
+        finally:
+            pthread_sigmask(SIG_SETMASK, before)
+        self.theirs = Channel(-1)
+        self._shared, self._signals = True, signals
+        self._signal_mask = sum(1 << n - 1 for n in ending)
+        return made
 
     @property
     def _channel(self) -> Channel:
         return self.ours if self.context.side is Side.RUNTIME else self.theirs
 
+    def _receive(self) -> Message:
+        message, self._answer = self._answer, None
+        return message or self._channel.receive()
+
     def _wait_for_turn(self) -> None:
         while True:
-            message = self._channel.receive()
+            message = self._receive()
             if self.context.side is not Side.RUNTIME:
                 if message.news is not News.TURN:
                     os._exit(1)  # the runtime is gone, and with it the container
@@ -113,29 +185,34 @@ class Execution:
         side = self.context.side
         began = time.monotonic() if self.observe is not None else 0.0
         try:
-            if isinstance(step.action, Undoable):
-                self.note(step.action.undo(self.context))
+            # Undoable; asking the protocol costs more than most steps do.
+            if (undo := getattr(step.action, "undo", None)) is not None:
+                self.note(undo(self.context))
             step.action.run(self.context)
         except (OcirtError, OSError) as e:
             raise as_step_error(step, e) from e
-        if isinstance(step.action, CloneInit | CloneJoiner):
+        if not self._shared and isinstance(step.action, CloneInit | CloneJoiner):
             # Each process keeps its own end, or nobody would notice the other's death.
             (self.theirs if self.context.side is Side.RUNTIME else self.ours).close()
         if step.side is Side.RUNTIME and step.pointer.startswith("/hooks/"):
             self.hooks_ran = True
         if self.observe is not None and self.context.side is side:
-            ended = time.monotonic()
-            if side is Side.RUNTIME:
-                self.observe(side, step.what, began, ended)
-            else:
-                data = {"side": side, "what": step.what, "began": began, "ended": ended}
-                self.theirs.send(News.TRACE, **data)
+            self._tell(side, step.what, began, time.monotonic())
+
+    def _tell(self, side: Side, what: str, began: float, ended: float) -> None:
+        if self.observe is not None and (self._shared or side is Side.RUNTIME):
+            self.observe(side, what, began, ended)
+        else:
+            self.theirs.send(News.TRACE, side=side, what=what, began=began, ended=ended)
 
     def _die(self, error: BaseException) -> NoReturn:
         pointer = error.pointer if isinstance(error, StepError) else ""
         text = str(error) if isinstance(error, OcirtError) else f"internal error: {error!r}"
+        message = Message(News.ERROR, {"text": text, "pointer": pointer})
+        if self._shared:
+            last_words(self.theirs.fd, message.encode())
         try:
-            self.theirs.send(News.ERROR, text=text, pointer=pointer)
+            self.theirs.send(message.news, **message.data)
         finally:
             os._exit(1)
 

@@ -88,6 +88,8 @@ def _own_cgroups(record: Undo) -> CgroupPaths:
 
 def _remove_cgroup(record: Undo) -> None:
     ours = _own_cgroups(record)
-    if ours.directories:
-        manager.kill(ours, signal.SIGKILL)
-    manager.remove(tuple(record.data["made"]), deadline_seconds=_PATIENCE)
+    manager.remove(
+        tuple(record.data["made"]),
+        deadline_seconds=_PATIENCE,
+        empty=lambda: manager.kill(ours, signal.SIGKILL),
+    )

@@ -14,7 +14,7 @@ import signal
 import sys
 
 from ocirt.cli.main import main
-from ocirt.parts.step import Step
+from ocirt.parts.step import Side, Step
 from ocirt.runtime.execute import Execution
 
 _run_step = Execution._run_step
@@ -26,10 +26,10 @@ def interfere(mode: str, index: int) -> None:
     runtime = os.getpid()
     numbers: dict[int, int] = {}
 
-    def walk(self: Execution, steps: tuple[Step, ...]) -> None:
+    def walk(self: Execution, steps: tuple[Step, ...], turn_of: Side) -> None:
         for step in steps:
             numbers.setdefault(id(step), len(numbers))
-        _walk(self, steps)
+        _walk(self, steps, turn_of)
 
     def run_step(self: Execution, step: Step) -> None:
         hit = numbers[id(step)] == index

@@ -38,7 +38,8 @@ def test_a_build_for_this_cpu_would_be_noticed(image: Path, tmp_path: Path) -> N
     script = tmp_path / "seed.py"
     script.write_text("def entry(argv, environ, ignored):\n    return 0\n")
     library = os.path.dirname(os.__file__)
-    command = [str(SEED), str(tmp_path / "image"), "/nowhere", "1", str(script), library]
+    placing = ("", "", "16", "")
+    command = [str(SEED), str(tmp_path / "image"), "/nowhere", "1", str(script), *placing, library]
     subprocess.run(command, check=True, timeout=LIMIT_SECONDS, stdin=subprocess.DEVNULL)
     assert chosen_for_this_cpu(tmp_path / "image", SEED)
 

@@ -28,23 +28,23 @@ def test_every_option_of_the_specification_is_known() -> None:
 
 @pytest.mark.parametrize("option", SUPPORTED)
 def test_a_known_option_is_never_data(option: str) -> None:
-    assert parse([option]).data == ()
+    assert parse((option,)).data == ()
 
 
 def test_the_last_of_opposites_counts() -> None:
-    options = parse(["ro", "nosuid", "rw", "rro", "rrw"])
+    options = parse(("ro", "nosuid", "rw", "rro", "rrw"))
     assert options.flags == k.MS_NOSUID
     assert options.cleared == k.MS_RDONLY
     assert (options.recursive_set, options.recursive_clear) == (0, k.MOUNT_ATTR_RDONLY)
 
 
 def test_the_rest_is_the_filesystems() -> None:
-    assert parse(["size=1k", "", "newinstance", "ro"]).data == ("size=1k", "newinstance")
+    assert parse(("size=1k", "", "newinstance", "ro")).data == ("size=1k", "newinstance")
 
 
 def test_propagation_keeps_its_order() -> None:
     wanted = (k.MS_PRIVATE | k.MS_REC, k.MS_SHARED)
-    assert parse(["rprivate", "shared"]).propagation == wanted
+    assert parse(("rprivate", "shared")).propagation == wanted
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_propagation_keeps_its_order() -> None:
     ],
 )
 def test_attributes(options: list[str], to_set: int, to_clear: int) -> None:
-    assert parse(options).attributes() == (to_set, to_clear)
+    assert parse(tuple(options)).attributes() == (to_set, to_clear)
 
 
 def test_capabilities_that_cant_be_given_are_left_out() -> None:

@@ -95,7 +95,7 @@ def test_hooks(document: dict[str, Any]) -> None:
 def test_mount_options(document: dict[str, Any]) -> None:
     for option in document["mountOptions"]:
         # What isn't understood would go to the filesystem.
-        assert mount_options.parse([option]).data == (), option
+        assert mount_options.parse((option,)).data == (), option
 
 
 def test_namespaces(document: dict[str, Any]) -> None:

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Where CPython's blocks lie. A start of the image uses some thousands of objects out of some hundred
+ * thousand; each page with one of them is mapped for it, and copied if it is written to. So the build
+ * finds out which (placement.py), and the seed allocates those side by side, in a region of their own:
+ * the image gets that as one huge page.
+ *
+ * A block is known by its number, counting allocations from the start of the interpreter: the same
+ * program in the same surroundings allocates in the same order.
+ */
+#ifndef PLACE_H
+#define PLACE_H
+#include <stddef.h>
+
+/* Above the executable and wherever the kernel may put its heap, aligned to a huge page. */
+#define PLACE_FROM 0x100000000UL
+#define PLACE_ALIGNMENT (2UL << 20)
+#define PLACE_ROOM (4UL << 30)
+
+/*
+ * Hook into CPython's allocators; call it before Py_InitializeFromConfig(). numbers is a file of
+ * uint32_t, ascending: which blocks to place ("" for none). Placed blocks begin at multiples of
+ * granule, a power of two of at least 16. record is a file that gets address and size of every
+ * block, each uint64_t ("" for none).
+ */
+void place_start(const char *numbers, size_t granule, const char *record);
+
+/* From now on nothing is placed or recorded. */
+void place_stop(void);
+
+/* Take memory from the region for other purposes; NULL if it is full. Aligned to a page. */
+void *place_take(size_t size);
+
+#endif
