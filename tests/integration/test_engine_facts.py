@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Container, Runtime, proc
+from tests.harness import Container, Runtime, cgroup, proc
 from tests.harness.runtime import LIMIT_SECONDS, Result
 
 # What a failed create and a failed exec end with.
@@ -507,6 +507,27 @@ def test_a_hook_that_fails_is_heard_of(container: Container) -> None:
     container.config["hooks"] = {"prestart": [{"path": "/bin/false"}]}
     assert create(container, before=deaf).status == FAILED
     assert container.remains() == []
+
+
+def test_the_runtimes_own_cgroup_is_not_the_containers(container: Container, token: str) -> None:
+    """Podman puts the runtime into one of its own, with limits of its own."""
+    places = [
+        cgroup.hierarchies()[name] / f"ocirt-test-{token}/engine" for name in ("pids", "memory")
+    ]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+    enter = "".join(f"echo $$ >{place}/cgroup.procs; " for place in places)
+    by = ("/bin/sh", "-c", f'{enter}exec "$@"', "sh")
+    container.command("/bin/sleep", "1000")
+    assert create(container, by=by).status == 0
+    assert engine(container.runtime, "start", container.id, by=by).status == 0
+    pid_file = container.runtime.root.parent / "pid"
+    options = ("--detach", "--pid-file", str(pid_file), container.id)
+    words = ("exec", *options, "/bin/sleep", "1000")
+    assert engine(container.runtime, *words, by=by).status == 0
+    assert sorted(container.processes()) == sorted([container.pid, int(pid_file.read_text())])
+    for place in places:
+        assert cgroup.processes(place) == []
 
 
 def unusual() -> None:

@@ -133,9 +133,9 @@ def test_what_is_erased_is_what_the_terminal_erases(container: Container, wanted
     session.close()
 
 
-@pytest.mark.parametrize("end", ["exit", "signal", "failure"])
+@pytest.mark.parametrize("end", ["exit", "signal", "failure", "killed"])
 def test_the_terminal_is_restored(container: Container, directory: Path, end: str) -> None:
-    """Whatever ends it: the program, a signal to the runtime, a program that can't be run."""
+    """Whatever ends it: the program, a signal to it or the runtime, one that can't be run."""
     shell(container)
     if end == "failure":
         container.command("/no/such")
@@ -153,6 +153,9 @@ def test_the_terminal_is_restored(container: Container, directory: Path, end: st
     elif end == "signal":
         session.wait_for("$ ")
         os.kill(child_of(session.pid), signal.SIGHUP)
+    elif end == "killed":
+        session.wait_for("$ ")
+        container.kill("KILL")
     session.wait_for("done")
     session.status()
     session.close()
@@ -357,6 +360,36 @@ def test_exec_with_a_terminal(container: Container) -> None:
     session.rest()
     assert session.status() == 9
     session.close()
+
+
+@pytest.mark.parametrize("end", ["exit", "signal", "failure", "killed", "with the container"])
+def test_exec_restores_the_terminal(container: Container, end: str) -> None:
+    started(container)
+    program = "/no/such" if end == "failure" else "/bin/sh"
+    words = line(container, "exec", "--tty", "--env=PS1=$ ", container.id, program)
+    script = 'before=$(stty -g); "$@"; echo status $?; test "$before" = "$(stty -g)" && echo same'
+    session = Session(["/bin/sh", "-c", script, "sh", *words])
+    if end != "failure":
+        session.wait_for("$ ")
+        session.type({"exit": "exit 6\n", "signal": "kill -TERM $$; kill -HUP $$\n"}.get(end, ""))
+    if end == "killed":
+        [pid] = set(container.processes()) - {container.pid}
+        os.kill(pid, signal.SIGKILL)
+    elif end == "with the container":
+        container.kill("KILL")
+    session.wait_for("status ")
+    expected = {"exit": 6, "signal": 128 + signal.SIGHUP, "failure": 255}
+    assert session.rest().split() == [str(expected.get(end, 128 + signal.SIGKILL)), "same"]
+    session.close()
+
+
+def test_a_window_that_is_closed(container: Container) -> None:
+    """The shell inside hears of it, as it would without a runtime."""
+    session = sit_down(shell(container))
+    session.wait_for("$ ")
+    session.close()
+    session.status()
+    assert container.remains() == []
 
 
 def test_exec_with_a_console_socket(
