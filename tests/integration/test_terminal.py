@@ -54,7 +54,10 @@ def shell(container: Container) -> Container:
 def in_foreground(container: Container, name: str, besides: int = 0) -> bool:
     """Whether a program of the container's sleeps, and is who the terminal's signals are for."""
     for pid in container.processes():
-        head, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        try:
+            head, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
         state, _, group, _, _, foreground = rest.split()[:6]
         if head.endswith(f"({name}") and pid != besides:
             return state == "S" and group == foreground
@@ -383,6 +386,7 @@ def test_exec_restores_the_terminal(container: Container, end: str) -> None:
     session.close()
 
 
+@pytest.mark.peer_fails("runc", "1.1 may stay when its terminal has gone")
 def test_a_window_that_is_closed(container: Container) -> None:
     """The shell inside hears of it, as it would without a runtime."""
     session = sit_down(shell(container))
