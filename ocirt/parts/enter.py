@@ -84,10 +84,6 @@ class Enter:
         flags = different_namespaces(c.proc, c.init_pid)
         if flags:
             c.stub.syscall(_linux.SYS_setns, c.init_pidfd, flags, text="setns")
-        if flags & k.CLONE_NEWUSER:
-            # Root there, if it has one: its ids are whose files and keys are met from here on.
-            c.stub.syscall(_linux.SYS_setresgid, 0, 0, 0, flags=Flag.MAY_FAIL)
-            c.stub.syscall(_linux.SYS_setresuid, 0, 0, 0, flags=Flag.MAY_FAIL)
         c.stub.syscall(_linux.SYS_close, c.init_pidfd)
 
 
@@ -203,12 +199,17 @@ class GoTo:
 
 @dataclass(frozen=True, slots=True)
 class StartSession:
-    """setsid(2), and the container's session keyring: joined by name, as the container's root."""
+    """setsid(2), and the container's session keyring: joined by name, as the container's root.
+
+    In a user namespace that was joined nobody is root before; it needn't have one.
+    """
 
     own_keyring: bool
 
     def run(self, c: Context) -> None:
         c.stub.syscall(_linux.SYS_setsid, flags=Flag.MAY_FAIL)
+        c.stub.syscall(_linux.SYS_setresgid, 0, 0, 0, flags=Flag.MAY_FAIL)
+        c.stub.syscall(_linux.SYS_setresuid, 0, 0, 0, flags=Flag.MAY_FAIL)
         if self.own_keyring:
             name = os.fsencode(keyring_name(c)) + b"\0"
             join = k.KEYCTL_JOIN_SESSION_KEYRING
