@@ -28,8 +28,10 @@ OPERATIONS = {
     "exec": ["measure", "exec"],
     "state": ["measure", "state"],
 }
-# crun can't live with a mounted cgroup2 beside v1: it gets a mount namespace without it.
-_WITHOUT_UNIFIED = 'mount --make-rprivate /; umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'
+# Each driver has a mount namespace of its own. State directories are on a tmpfs, as /run is. crun
+# can't live with a mounted cgroup2 beside v1.
+_TMPFS = 'mount --make-rprivate / && mkdir "$0" && mount -t tmpfs tmpfs "$0" || exit; '
+_WITHOUT_UNIFIED = "umount /sys/fs/cgroup/unified 2>/dev/null; "
 
 
 class Peer:
@@ -43,8 +45,8 @@ class Peer:
         # Not through a symbolic link: dropping caches is about the file.
         argv = [sys.executable, "-m", "bench.driver", os.path.realpath(path), str(place)]
         argv.append(self.token)
-        if name == "crun":
-            argv = ["unshare", "--mount", "sh", "-c", _WITHOUT_UNIFIED, "sh", *argv]
+        script = _TMPFS + (_WITHOUT_UNIFIED if name == "crun" else "") + 'exec "$@"'
+        argv = ["unshare", "--mount", "sh", "-c", script, str(place / "state"), *argv]
         self.process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

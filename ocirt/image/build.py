@@ -157,7 +157,7 @@ def build(work: Path, plain: Path) -> tuple[Path, Path]:
     _compile(seed, work, sources, library)
     image, probe = work / "image", work / "probe"
     with tempfile.TemporaryDirectory(prefix="ocirt-build-") as folder:
-        commands = prepare(Path(folder), plain)
+        commands = prepare(Path(folder))
         plant = Planter(seed, plain, sources, commands)
         plant_placed(plant, image, work, commands)
         plant(probe, _HERE / "probe.py")

@@ -105,7 +105,7 @@ def _used(profile: Path, work: Path, commands: Commands) -> set[int]:
     output.unlink(missing_ok=True)
     _drop_from_page_cache(profile)
     for words in commands:
-        run_quietly(profile, words, env={"OCIRT_PROFILE": str(output), "PATH": os.defpath})
+        run_quietly([str(profile), *words], env={"OCIRT_PROFILE": str(output), "PATH": os.defpath})
     return set(_read(output))
 
 

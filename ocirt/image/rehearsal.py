@@ -11,12 +11,14 @@ import json
 import os
 import secrets
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ocirt.spec.defaults import default_config
 
+_CHECKOUT = Path(__file__).parents[2]
 _LIMIT_SECONDS = 60
 
 # The container's program: it ends at once, and with an argument it waits.
@@ -31,24 +33,26 @@ _PROFILE = {
 Commands = list[list[str]]
 
 
-def prepare(folder: Path, plain: Path) -> Commands:
+def prepare(folder: Path) -> Commands:
     """Make bundles below a folder; return command lines without the program's name.
 
-    plain is the launcher of plain Python, which tries whether containers can be run here: where
-    they can't, the commands are those that need none. It leaves the profile's filter in the cache.
+    Plain Python tries whether containers can be run here: where they can't, the commands are those
+    that need none. It leaves the profile's filter in the cache.
     """
     state = f"{folder}/state"
     commands = [[f"--root={state}", *words] for words in _without_containers(folder)]
     containers = [[f"--root={state}", *words] for words in _with_containers(folder)]
-    if os.geteuid() == 0 and all(_works(plain, words) for words in containers):
+    if os.geteuid() == 0 and all(_works(words) for words in containers):
         commands += containers
+    else:
+        print("no containers can be run here: the image will be a slower one", file=sys.stderr)
     return commands
 
 
-def run_quietly(program: Path, words: list[str], **options: Any) -> int:
+def run_quietly(command: list[str], **options: Any) -> int:
     """Run a command; a container may hold its stdio, so that is no pipe. Returns the status."""
     return subprocess.run(
-        [program, *words],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -58,8 +62,8 @@ def run_quietly(program: Path, words: list[str], **options: Any) -> int:
     ).returncode
 
 
-def _works(plain: Path, words: list[str]) -> bool:
-    return run_quietly(plain, words) == 0
+def _works(words: list[str]) -> bool:
+    return run_quietly([sys.executable, "-m", "ocirt", *words], cwd=_CHECKOUT) == 0
 
 
 def _without_containers(folder: Path) -> Iterator[tuple[str, ...]]:

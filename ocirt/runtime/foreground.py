@@ -25,8 +25,8 @@ from ocirt.runtime.notify import Notify
 
 # Signals that concern this process itself; all others are the container's.
 _OWN = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGURG}
-_FORWARDED = ALL - _OWN
-_HELD = _FORWARDED | {signal.SIGCHLD}
+_FORWARDED = ALL - {int(number) for number in _OWN}
+_AWAITED = _FORWARDED | {int(signal.SIGCHLD)}
 
 # Bytes per read(2) and write(2). A pipe that polls as writable takes so many without blocking.
 _CHUNK = 4096
@@ -43,7 +43,7 @@ class HeldSignals:
     """
 
     def __enter__(self) -> None:
-        self._previous = pthread_sigmask(SIG_BLOCK, _HELD)
+        self._previous = pthread_sigmask(SIG_BLOCK, _AWAITED)
 
     def __exit__(
         self,
@@ -64,7 +64,7 @@ def wait_for(pid: int, terminal: int = -1, notify: Notify | None = None) -> int:
     says comes here; it is closed at the end. notify is where the program says that it is ready.
     Call it with HeldSignals. Returns the exit status, 128 + n if signal n ended it.
     """
-    arrivals = signalfd(_HELD)
+    arrivals = signalfd(_AWAITED)
     try:
         if terminal < 0:
             return _wait(pid, arrivals, None, notify)

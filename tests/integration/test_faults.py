@@ -103,6 +103,25 @@ def test_at_every_step(container: Container, mode: str, prepare: object) -> None
     assert step > 25
 
 
+def test_a_child_that_is_killed_at_every_step(container: Container) -> None:
+    """As by the kernel for want of memory: the runtime takes everything back, and says so."""
+    plain(container)
+    container.bundle.save()
+    place = str(container.bundle.directory)
+    plan = container.runtime.call("plan", "--format", "json", "--bundle", place).checked()
+    rows = json.loads(plan.stdout)
+    ended = 0
+    for step in range(sum(row["phase"] == "create" for row in rows)):
+        status, words = interfere(container, "kill-child", step)
+        if status:
+            ended += 1
+            assert "init" in words, words
+            assert "Traceback" not in words
+            assert settled(container) == [], f"step {step}: {words}"
+        container.delete("--force")
+    assert ended > 15
+
+
 def test_killed_before_the_first_record(container: Container) -> None:
     """mkdir(2) reserves the id; the runtime may die before it has written anything."""
     entry = container.runtime.root / container.id
@@ -173,8 +192,9 @@ def test_delete_during_a_create_that_hangs(container: Container) -> None:
     assert settled(container) == []
 
 
-def test_a_terminated_create_cleans_up(container: Container) -> None:
-    with hanging_create(container, "createRuntime") as create:
+@pytest.mark.parametrize("kind", ["createRuntime", "createContainer"])
+def test_a_terminated_create_cleans_up(container: Container, kind: str) -> None:
+    with hanging_create(container, kind) as create:
         time.sleep(0.2)
         create.send_signal(signal.SIGTERM)
         assert create.wait(30) == 128 + signal.SIGTERM

@@ -44,6 +44,20 @@ def test_a_build_for_this_cpu_would_be_noticed(image: Path, tmp_path: Path) -> N
     assert chosen_for_this_cpu(tmp_path / "image", SEED)
 
 
+def test_blocks_are_placed(image: Path) -> None:
+    """What a start uses lies together, behind the heap; a build that can't have that goes on."""
+    listing = subprocess.run(
+        ["readelf", "--segments", "--wide", str(image)], capture_output=True, text=True, check=True
+    ).stdout
+    loads = [line.split()[1:6] for line in listing.splitlines() if line.split()[:1] == ["LOAD"]]
+    region, content = ([int(word, 16) for word in words] for words in loads[-2:])
+    assert region[3] == 0, "the region's pages are the kernel's"
+    assert content[1] == region[1] + region[4]
+    data = image.read_bytes()[content[0] :]
+    pages = [data[at : at + 4096] for at in range(0, content[3], 4096)]
+    assert sum(page.strip(b"\0") != b"" for page in pages) > 200
+
+
 def test_an_invalid_config_leaves_for_plain_python(image: Path, container: Container) -> None:
     """jsonschema isn't in the image; its message is the same as ever."""
     container.bundle.set("/hostname", 5)
