@@ -25,9 +25,8 @@ AROUND = (
     'before=$(stty -g); "$@"; status=$?; clear; echo "status $status";'
     ' test "$before" = "$(stty -g)" && echo restored; exec sleep 1000'
 )
-
-
-JOB = """sh -c 'trap "echo on" CONT; echo up; while :; do sleep 0.1; done'"""
+# Says when it has the terminal, again.
+JOB = "#!/bin/sh\ntrap 'echo on' CONT\necho up\nwhile :; do sleep 0.1; done\n"
 
 
 class Both:
@@ -70,6 +69,7 @@ def resize(columns: int, rows: int) -> Callable[[Window], None]:
 @pytest.fixture(params=["run", "exec"])
 def both(request: pytest.FixtureRequest, container: Container, directory: Path) -> Iterator[Both]:
     """The shell in a root directory of its own, and in the container."""
+    container.bundle.file("/bin/job", JOB, 0o755)
     own = directory / "own"
     subprocess.run(["cp", "-a", container.bundle.rootfs, own], check=True)
     environment = ["env", "-i", "PATH=/bin", "HOME=/root", f"PS1={PROMPT}", "LC_ALL=C.UTF-8"]
@@ -108,12 +108,12 @@ def test_ordinary_use(both: Both) -> None:
     # Line feeds are turned into CR LF once, in there or out here.
     both("clear; stty -a | grep -Ev 'utf8|onlcr|ff0'", "extproc\n$")
     both('clear; printf "\\033[31mred\\033[0m %s\\n" plain', "plain\n$")
-    # Jobs: each says when it has the terminal.
-    both(JOB, "\nup\n")
+    # Jobs.
+    both("job", "\nup\n")
     both(press("C-c"), "\nup\n^C\n$")
     both("clear; echo was $?", "was 0\n$")
-    both(JOB, "\nup\n")
-    both(press("C-z"), "Stopped")
+    both("job", "\nup\n")
+    both(press("C-z"), "Stopped                    job\n$")
     both("fg", "\non\n")
     both(press("C-c"), "\non\n^C\n$")
     both("clear; jobs; echo up; cat", "\nup\n")
@@ -176,8 +176,8 @@ def test_in_the_background(host: Window) -> None:
     enter(host, "clear; fg")
     host.press("Enter")
     host.wait_for("\n$")
-    enter(host, "echo i''n; exit 4")
-    host.wait_for("\nin\n")
+    enter(host, "clear; echo in; exit 4")
+    host.wait_for("\nin\nhost#")
     enter(host, "echo status $?")
     host.wait_for("\nstatus 4\n")
 
@@ -189,11 +189,13 @@ def test_stopped_from_elsewhere(host: Window, container: Container) -> None:
     inside = next(pid for pid in container.processes() if proc.command(pid) == "/bin/sh")
     os.kill(int(proc.status(inside)["PPid"]), signal.SIGSTOP)
     host.wait_for("Stopped")
-    enter(host, "stty sane; clear; fg")
+    enter(host, "stty sane; clear; echo h''ere")
+    host.wait_for("\nhere\n")
+    enter(host, "fg")
     host.press("Enter")
     host.wait_for("\n$")
     # What is echoed is echoed by the shell inside alone.
     enter(host, "clear; stty size; exit 5")
-    host.wait_for("\n24 80\n")
+    host.wait_for("\n24 80\nhost#")
     enter(host, "echo status $?")
     host.wait_for("\nstatus 5\n")
