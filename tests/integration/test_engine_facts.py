@@ -267,6 +267,22 @@ def test_a_hook_gets_the_state(container: Container, directory: Path) -> None:
     assert {"ociVersion", "status"} <= state.keys()
 
 
+def test_a_prestart_hook_reaches_network_and_devices(container: Container, directory: Path) -> None:
+    """As docker's bridge and NVIDIA's hook do: by init's pid, while only init could stop them."""
+    script = """
+        pid=$(sed 's/.*"pid": *\\([0-9]*\\).*/\\1/')
+        nsenter -t $pid -n ip address add 127.0.0.9/32 dev lo
+        grep :devices: /proc/$pid/cgroup >"$0"
+        test -e /proc/$pid/root/etc/passwd
+    """
+    seen = directory / "seen"
+    hook = {"path": "/bin/sh", "args": ["sh", "-ec", script, str(seen)]}
+    hook["env"] = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+    container.config["hooks"] = {"prestart": [hook]}
+    assert "127.0.0.9" in container.inside("ip address show dev lo")
+    assert seen.read_text().endswith(f":devices:{container.cgroups_path}\n")
+
+
 # 7: descriptors
 
 

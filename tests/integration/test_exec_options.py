@@ -211,6 +211,15 @@ def test_limits_that_a_process_file_leaves_open(container: Container, tmp_path: 
     assert shown.split()[0] == "77"
 
 
+@pytest.mark.peer_fails("runc", "1.1 ignores them then")
+def test_options_beside_a_process_file(container: Container, tmp_path: Path) -> None:
+    started(container)
+    file = process_file(tmp_path, args=["/bin/sh", "-c", "id -u; id -g; pwd; echo $A"])
+    options = ("--user=5:6", "--cwd=/tmp", "--env=A=b")
+    shown = execute(container, file, *options).checked().stdout
+    assert shown.split() == ["5", "6", "/tmp", "b"]
+
+
 @pytest.mark.parametrize("option", ["--pid-file", "--pidfd-socket"])
 def test_a_program_that_nobody_hears_of(container: Container, directory: Path, option: str) -> None:
     """exec has failed, so nothing of it runs."""
