@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError
 from ocirt.spec.model import Capabilities, Config, Process
 from ocirt.spec.validate import read_process
+
+_log = logging.getLogger("ocirt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,15 @@ class ExecOptions:
 def process_of(config: Config, options: ExecOptions) -> Process:
     """Return what to run: the file's or the container's process with the caller's changes.
 
-    Raises OcirtError, with the findings for a file that isn't valid.
+    What is odd about a file is logged. Raises OcirtError, with the findings for one that isn't
+    valid.
     """
     own = config.process or Process(cwd="/")
     if options.process_file is not None:
-        process = _like(read_process(options.process_file)[0], own)
+        described, warnings = read_process(options.process_file)
+        for warning in warnings:
+            _log.warning("%s: %s", options.process_file, warning)
+        process = _like(described, own)
     else:
         process = replace(own, args=options.args, terminal=False, console_size=None)
     if not process.args:

@@ -211,6 +211,15 @@ def test_limits_that_a_process_file_leaves_open(container: Container, tmp_path: 
     assert shown.split()[0] == "77"
 
 
+def test_a_capability_that_nobody_knows(container: Container, tmp_path: Path) -> None:
+    """config.md: a warning, not an error."""
+    sets = {"bounding": ["CAP_NO_SUCH", "CAP_KILL"], "permitted": ["CAP_KILL"]}
+    sets["effective"] = ["CAP_KILL"]
+    result = execute(started(container), process_file(tmp_path, capabilities=sets)).checked()
+    assert f"CapEff:\t{1 << 5:016x}\n" in result.stdout
+    assert "CAP_NO_SUCH" in result.stderr and "warning" in result.stderr
+
+
 @pytest.mark.peer_fails("runc", "1.1 ignores them then")
 def test_options_beside_a_process_file(container: Container, tmp_path: Path) -> None:
     started(container)
