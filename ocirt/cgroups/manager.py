@@ -14,15 +14,15 @@ from ocirt.cgroups import v1, v2
 from ocirt.cgroups.layout import Layout, Mode, detect
 from ocirt.cgroups.paths import CgroupMount, CgroupPaths, mount_sources, paths
 from ocirt.cgroups.resources import Phase, Write
-from ocirt.cgroups.takedown import kill, remove
+from ocirt.cgroups.takedown import kill, remove, thaw
 from ocirt.cgroups.tree import (
     add_process,
     create,
     delegate,
     frozen,
+    home_of,
     make_subgroup,
     missing,
-    place_for_processes,
     processes,
 )
 from ocirt.cgroups.writer import apply
@@ -42,15 +42,16 @@ __all__ = [
     "delegate",
     "detect",
     "frozen",
+    "home_of",
     "kill",
     "make_subgroup",
     "missing",
     "mount_sources",
     "open_tasks",
     "paths",
-    "place_for_processes",
     "processes",
     "remove",
+    "thaw",
     "warnings",
     "writes",
 ]

@@ -104,15 +104,16 @@ def processes(paths: CgroupPaths) -> list[int]:
     return sorted({pid for top in paths.directories for d in descend(top) for pid in members(d)})
 
 
-def place_for_processes(paths: CgroupPaths, init: int) -> str:
-    """Return the directory of v2 that another process of the container can join.
+def home_of(paths: CgroupPaths, pid: int) -> str:
+    """Return the v2 directory where another process may join a container, whose init is pid.
 
-    Its own, unless that gives controllers to those below it (cgroups(7), "no internal processes"):
-    then the one that init is in. Raises OSError.
+    Its own, or where init is, if that has moved below: a cgroup that has controllers for those
+    below it takes no processes (cgroups(7), "no internal processes").
     """
-    if not files.read(f"{paths.unified}/cgroup.subtree_control").strip():
-        return paths.unified
-    return next((d for d in descend(paths.unified) if init in members(d)), paths.unified)
+    top = paths.unified
+    if not files.read(f"{top}/cgroup.subtree_control").strip():
+        return top
+    return next((d for d in descend(top) if pid in members(d)), top)
 
 
 def descend(top: str) -> Iterator[str]:

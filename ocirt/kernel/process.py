@@ -23,6 +23,7 @@ from ocirt.kernel.constants import (
     F_SEAL_SHRINK,
     F_SEAL_WRITE,
     KEYCTL_JOIN_SESSION_KEYRING,
+    KEYCTL_SETPERM,
     MFD_ALLOW_SEALING,
     MFD_CLOEXEC,
     MFD_EXEC,
@@ -112,6 +113,11 @@ def close_range(first: int, last: int, flags: int) -> None:
 def keyctl_join_session_keyring(name: str) -> int:
     """Create or join a named session keyring (keyctl_join_session_keyring(3)); its serial."""
     return _syscall(_linux.SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, c_string(name))
+
+
+def keyctl_setperm(serial: int, permissions: int) -> None:
+    """Set what possessor, owner, group and others may do with a key (keyctl_setperm(3))."""
+    _syscall(_linux.SYS_keyctl, KEYCTL_SETPERM, serial, permissions)
 
 
 def chroot(path: str) -> None:

@@ -170,7 +170,9 @@ class SetUser:
         uid, gid, groups = self.user.uid, self.user.gid, self.user.additional_gids
         c.stub.syscall(_linux.SYS_prctl, k.PR_SET_KEEPCAPS, 1, 0, 0, 0, text="set keepcaps")
         # Denied in a user namespace made without privilege; asking for groups there is an error.
-        if not self.keep_groups and (groups or read_at(c.proc, "self/setgroups").strip() != "deny"):
+        inside = c.init_pid or "self"  # init itself writes this, or exec, from outside
+        denied = read_at(c.proc, f"{inside}/setgroups").strip() == "deny"
+        if not self.keep_groups and (groups or not denied):
             ids = struct.pack(f"={len(groups)}I", *groups)
             c.stub.syscall(_linux.SYS_setgroups, len(groups), ids, text=f"setgroups {groups}")
         c.stub.syscall(_linux.SYS_setresgid, gid, gid, gid, text=f"setgid to {gid}")

@@ -21,6 +21,7 @@ from ocirt.errors import OcirtError, describe
 from ocirt.kernel import _linux
 from ocirt.kernel.constants import F_SETFD, FD_CLOEXEC
 from ocirt.kernel.process import memfd
+from ocirt.kernel.signals import SIG_BLOCK, SIG_SETMASK, pthread_sigmask
 from ocirt.parts.step import Context, Side, Step
 from ocirt.spec.known_annotations import HOOKS_STDERR, HOOKS_STDOUT
 from ocirt.spec.model import Config, Hook
@@ -175,6 +176,7 @@ def run_hook(
     stdout, stderr = files
     if stderr < 0:
         stderr = subprocess.STDOUT if stdout < 0 else subprocess.PIPE
+    blocked = pthread_sigmask(SIG_BLOCK, ())
     began = time.monotonic()
     try:
         with subprocess.Popen(
@@ -186,6 +188,8 @@ def run_hook(
             stdout=subprocess.PIPE if stdout < 0 else stdout,
             stderr=stderr,
             start_new_session=True,
+            # Those that our caller blocks, and those that we hold for a program.
+            preexec_fn=_unblock if blocked else None,  # noqa: PLW1509, there are no threads
         ) as process:
             try:
                 output, late = _talk(process, json.dumps(document).encode(), hook.timeout)
@@ -220,6 +224,10 @@ def log_hook(hook: Hook, pointer: str, seconds: float, end: str, words: str) -> 
 def with_output(end: str, words: str) -> str:
     """Return how a hook ended, and the end of what it wrote if it wrote anything."""
     return f"{end}, output: {words}" if words else end
+
+
+def _unblock() -> None:
+    pthread_sigmask(SIG_SETMASK, ())
 
 
 def _talk(process: subprocess.Popen[bytes], text: bytes, timeout: int | None) -> tuple[bytes, bool]:

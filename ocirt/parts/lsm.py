@@ -45,6 +45,8 @@ def stub_steps(process: Process) -> Iterator[Step]:
         label = SetExecLabel("attr/exec", process.selinux_label)
         words = f"ask for the SELinux label {process.selinux_label}"
         yield Step(Side.STUB, words, "/process/selinuxLabel", label)
+    if wants_label(process):
+        yield Step(Side.STUB, "leave the host's procfs", "", CloseProcfs())
 
 
 def wants_label(process: Process) -> bool:
@@ -93,6 +95,14 @@ class SetExecLabel:
         label = os.fsencode(self.label)
         c.stub.take(_linux.SYS_write, kept, label, len(label), text=words)
         c.stub.take(_linux.SYS_close, kept, text=words)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseProcfs:
+    """Close the procfs: a working directory that is looked up later must not be in it."""
+
+    def run(self, c: Context) -> None:
+        c.stub.syscall(_linux.SYS_close, c.stub_procfs)
 
 
 def hand_procfs_on(c: Context, procfs: int) -> None:

@@ -158,9 +158,14 @@ def test_a_process_is_known_by_its_start_time(tmp_path: Path) -> None:
         assert not is_alive(child.pid, began)  # a zombie by now
 
 
-def test_ending_a_process_that_isnt_the_one_meant(tmp_path: Path) -> None:
+def test_ending_a_process_that_isnt_the_one_meant(store: Store) -> None:
+    entry = store.reserve("c")
     with subprocess.Popen(["/bin/sleep", "1000"]) as child:
-        journal.end_process(child.pid, start_time(child.pid) + 1)
+        start = start_time(child.pid)
+        journal.note(entry, Undo(UndoKind.PROCESS, {"pid": child.pid, "start": start + 1}))
+        journal.end_processes(entry)
         assert child.poll() is None
-        journal.end_process(child.pid, start_time(child.pid))
+        journal.note(entry, Undo(UndoKind.PROCESS, {"pid": child.pid, "start": start}))
+        journal.end_processes(entry)
         assert child.wait(10) == -9
+    entry.close()
