@@ -18,8 +18,8 @@ CC := gcc
 # libseccomp binding is only released by distributions. The virtual environment sees both.
 DEBIAN := gcc binutils libc6-dev libcap-dev zlib1g-dev linux-libc-dev python3-dev python3-venv python3-prctl python3-seccomp \
 	busybox-static uidmap iproute2
-# What the tests of manual pages and completion ask.
-SHELLS := groff-base man-db mandoc bash-completion zsh fish
+# What the tests of manual pages, completion and interactive shells ask.
+SHELLS := groff-base man-db mandoc bash-completion zsh fish tmux
 # What tests/engines runs with ocirt as its runtime; runc, the control, comes with containerd.
 ENGINES := podman conmon containerd containernetworking-plugins iptables
 NEEDED := 'jsonschema>=4.10' 'fastjsonschema>=2.16' 'pyroute2>=0.7'

@@ -14,8 +14,17 @@ from ocirt.cgroups import v1, v2
 from ocirt.cgroups.layout import Layout, Mode, detect
 from ocirt.cgroups.paths import CgroupMount, CgroupPaths, mount_sources, paths
 from ocirt.cgroups.resources import Phase, Write
-from ocirt.cgroups.takedown import kill, remove
-from ocirt.cgroups.tree import add_process, create, frozen, missing, processes
+from ocirt.cgroups.takedown import kill, remove, thaw
+from ocirt.cgroups.tree import (
+    add_process,
+    create,
+    delegate,
+    frozen,
+    home_of,
+    make_subgroup,
+    missing,
+    processes,
+)
 from ocirt.cgroups.writer import apply
 from ocirt.spec.model import Resources
 
@@ -30,15 +39,19 @@ __all__ = [
     "add_process",
     "apply",
     "create",
+    "delegate",
     "detect",
     "frozen",
+    "home_of",
     "kill",
+    "make_subgroup",
     "missing",
     "mount_sources",
     "open_tasks",
     "paths",
     "processes",
     "remove",
+    "thaw",
     "warnings",
     "writes",
 ]

@@ -42,6 +42,13 @@ def kill(paths: CgroupPaths, signal: int, *, deadline_seconds: float = 10.0) -> 
         attempt += 1
 
 
+def thaw(paths: CgroupPaths) -> None:
+    """Let frozen processes go on, so that a signal can end them: on v2 it does anyway."""
+    freezer = paths.v1.get("freezer")
+    for directory in descend(freezer) if freezer else ():
+        _try_write(f"{directory}/freezer.state", "THAWED")
+
+
 def remove(
     directories: Iterable[str],
     *,
@@ -88,9 +95,8 @@ def _kill_round(paths: CgroupPaths, *, freeze: bool) -> list[int]:
     own = os.getpid()
     pids = [pid for pid in processes(paths) if pid != own]
     _signal(pids, signals.SIGKILL)
-    if freezer and pids:
-        for directory in descend(freezer):
-            _try_write(f"{directory}/freezer.state", "THAWED")
+    if pids:
+        thaw(paths)
     return pids
 
 

@@ -18,6 +18,10 @@ from ocirt.errors import StepError
 
 _POINTER = "/linux/cgroupsPath"
 
+# The files that a cgroup's new owner may have (cgroups(7)); kernels before 4.15 don't say.
+_DELEGATE = "/sys/kernel/cgroup/delegate"
+_DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
+
 # How often mkdir may find that a parallel delete has just taken the parent away.
 _MKDIR_TRIES = 16
 
@@ -54,6 +58,38 @@ def create(paths: CgroupPaths, layout: Layout) -> None:
     _refuse_unfit(paths, existing)
 
 
+def delegate(paths: CgroupPaths, uid: int) -> None:
+    """Give a v2 cgroup to a user: the directory and the files that the kernel names for it.
+
+    config-linux.md, "Cgroup ownership"; the limits stay the owner's who set them. Raises OSError.
+    """
+    try:
+        files_given = files.read(_DELEGATE).split()
+    except FileNotFoundError:
+        files_given = list(_DELEGATED)
+    directory = paths.unified
+    for place in (directory, *(f"{directory}/{name}" for name in files_given)):
+        try:
+            if os.stat(place).st_uid != uid:
+                os.chown(place, uid, -1)
+        except FileNotFoundError:
+            continue  # a controller that isn't enabled here
+
+
+def make_subgroup(paths: CgroupPaths, name: str, layout: Layout, pid: int) -> CgroupPaths:
+    """Make a cgroup below a container's one of v2, move init there, and enable controllers for it.
+
+    Returns its paths. Raises OSError or StepError.
+    """
+    below = CgroupPaths({}, f"{paths.unified}/{name}")
+    os.makedirs(below.unified, exist_ok=True)
+    add_process(below, pid)
+    # Only now: a cgroup that has processes of its own can't give controllers to those below.
+    if layout.unified:
+        _enable_controllers(below.unified, layout.unified)
+    return below
+
+
 def add_process(paths: CgroupPaths, pid: int) -> None:
     """Move a process, with all its threads, into every cgroup. Raises StepError."""
     for directory in paths.directories:
@@ -66,6 +102,18 @@ def add_process(paths: CgroupPaths, pid: int) -> None:
 def processes(paths: CgroupPaths) -> list[int]:
     """Return the pids in the cgroups and everything below them, sorted, each once."""
     return sorted({pid for top in paths.directories for d in descend(top) for pid in members(d)})
+
+
+def home_of(paths: CgroupPaths, pid: int) -> str:
+    """Return the v2 directory where another process may join a container, whose init is pid.
+
+    Its own, or where init is, if that has moved below: a cgroup that has controllers for those
+    below it takes no processes (cgroups(7), "no internal processes").
+    """
+    top = paths.unified
+    if not files.read(f"{top}/cgroup.subtree_control").strip():
+        return top
+    return next((d for d in descend(top) if pid in members(d)), top)
 
 
 def descend(top: str) -> Iterator[str]:

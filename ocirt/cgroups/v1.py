@@ -22,7 +22,9 @@ def writes(resources: Resources, layout: Layout, *, devices: bool = True) -> tup
     controller isn't mounted, or which v1 can't express.
     """
     if resources.unified:
-        raise StepError("cgroup", f"{POINTER}/unified", "unified needs cgroup v2, the host has v1")
+        keys = ", ".join(resources.unified)
+        cause = f"{keys}: unified needs cgroup v2, the host has v1"
+        raise StepError("cgroup", f"{POINTER}/unified", cause)
     mounted = {key for hierarchy in layout.hierarchies for key in hierarchy.keys}
     wanted = tuple(_all(resources))
     for write in wanted:

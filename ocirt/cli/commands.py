@@ -18,12 +18,11 @@ from ocirt.cli.stdio import print_out
 from ocirt.errors import OcirtError, UsageError
 from ocirt.parts.mount_options import SUPPORTED
 from ocirt.parts.seccomp import supported_flags
-from ocirt.plan.abilities import abilities
 from ocirt.runtime import plan, query
 from ocirt.runtime.activation import listen_fds
 from ocirt.runtime.create import CreateOptions, create
 from ocirt.runtime.delete import delete
-from ocirt.runtime.exec import exec_in
+from ocirt.runtime.exec import NOT_RUN, exec_in
 from ocirt.runtime.exec_options import ExecOptions
 from ocirt.runtime.kill import kill
 from ocirt.runtime.run import run
@@ -67,35 +66,38 @@ def _run(i: Invocation) -> int:
 
 
 def _exec(i: Invocation) -> int:
+    try:
+        options = _exec_options(i)
+    except UsageError as e:
+        e.exit_status = NOT_RUN
+        raise
+    return exec_in(_store(i), i.arguments["ID"], options)
+
+
+def _exec_options(i: Invocation) -> ExecOptions:
     options = i.options
     if options.maybe("process") is None and not i.rest:
         raise UsageError("exec: which program? Give its arguments, or --process FILE")
-    if options.number("preserve-fds") < 0:
-        raise UsageError("--preserve-fds can't be negative")
     user = options.maybe("user")
-    return exec_in(
-        _store(i),
-        i.arguments["ID"],
-        ExecOptions(
-            args=i.rest,
-            process_file=options.maybe("process"),
-            cwd=options.maybe("cwd"),
-            env=options.all("env"),
-            user=None if user is None else _user(user),
-            additional_gids=tuple(_numeric_id(g, "group") for g in options.all("additional-gids")),
-            capabilities=tuple(_capability(c) for c in options.all("cap")),
-            no_new_privileges=options.flag("no-new-privs"),
-            apparmor_profile=options.maybe("apparmor"),
-            process_label=options.maybe("process-label"),
-            tty=options.flag("tty"),
-            console_socket=options.maybe("console-socket"),
-            detach=options.flag("detach"),
-            pid_file=options.maybe("pid-file"),
-            pidfd_socket=options.maybe("pidfd-socket"),
-            preserve_fds=options.number("preserve-fds"),
-            cgroups=options.all("cgroup"),
-            ignore_paused=options.flag("ignore-paused"),
-        ),
+    return ExecOptions(
+        args=i.rest,
+        process_file=options.maybe("process"),
+        cwd=options.maybe("cwd"),
+        env=options.all("env"),
+        user=None if user is None else _user(user),
+        additional_gids=tuple(_numeric_id(g, "group") for g in options.all("additional-gids")),
+        capabilities=tuple(_capability(c) for c in options.all("cap")),
+        no_new_privileges=options.flag("no-new-privs"),
+        apparmor_profile=options.maybe("apparmor"),
+        process_label=options.maybe("process-label"),
+        tty=options.flag("tty"),
+        console_socket=options.maybe("console-socket"),
+        detach=options.flag("detach"),
+        pid_file=options.maybe("pid-file"),
+        pidfd_socket=options.maybe("pidfd-socket"),
+        preserve_fds=options.number("preserve-fds"),
+        cgroups=options.all("cgroup"),
+        ignore_paused=options.flag("ignore-paused"),
     )
 
 
@@ -206,7 +208,7 @@ def _plan(i: Invocation) -> int:
 
 
 def _features(i: Invocation) -> int:
-    _print_json(features(SUPPORTED, abilities(), supported_flags()))
+    _print_json(features(SUPPORTED, supported_flags()))
     return 0
 
 

@@ -14,7 +14,7 @@ _syscall = _linux.syscall
 
 # struct open_how: flags, mode, resolve.
 _OPEN_HOW = struct.Struct("=QQQ")
-_PROC_ROOT_INO = 1
+PROC_ROOT_INO = 1
 _CHUNK = 1 << 16
 
 
@@ -37,7 +37,7 @@ def open_procfs(path: str = "/proc") -> int:
     Whatever is written under it can't have been redirected by a mount on a forged /proc.
     """
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    if fstatfs_type(fd) != PROC_SUPER_MAGIC or os.fstat(fd).st_ino != _PROC_ROOT_INO:
+    if fstatfs_type(fd) != PROC_SUPER_MAGIC or os.fstat(fd).st_ino != PROC_ROOT_INO:
         os.close(fd)
         raise OSError(0, "isn't the root of a procfs", path)
     return fd

@@ -23,6 +23,7 @@ from ocirt.kernel.constants import (
     F_SEAL_SHRINK,
     F_SEAL_WRITE,
     KEYCTL_JOIN_SESSION_KEYRING,
+    KEYCTL_SETPERM,
     MFD_ALLOW_SEALING,
     MFD_CLOEXEC,
     MFD_EXEC,
@@ -114,6 +115,11 @@ def keyctl_join_session_keyring(name: str) -> int:
     return _syscall(_linux.SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, c_string(name))
 
 
+def keyctl_setperm(serial: int, permissions: int) -> None:
+    """Set what possessor, owner, group and others may do with a key (keyctl_setperm(3))."""
+    _syscall(_linux.SYS_keyctl, KEYCTL_SETPERM, serial, permissions)
+
+
 def chroot(path: str) -> None:
     """chroot(2)."""
     _syscall(_linux.SYS_chroot, c_string(path))
@@ -124,17 +130,22 @@ def sealed_memfd(name: str, content: bytes, *, executable: bool) -> int:
 
     Raises PermissionError for an executable one where vm.memfd_noexec=2 forbids it.
     """
+    fd = memfd(name, executable=executable)
+    os.write(fd, content)
+    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+    return fd
+
+
+def memfd(name: str, *, executable: bool = False) -> int:
+    """Return a descriptor of an empty anonymous file (memfd_create(2)), close-on-exec."""
     flags = MFD_CLOEXEC | MFD_ALLOW_SEALING
     try:
-        fd = _memfd_create(name, flags | (MFD_EXEC if executable else MFD_NOEXEC_SEAL))
+        return _memfd_create(name, flags | (MFD_EXEC if executable else MFD_NOEXEC_SEAL))
     except OSError as e:
         # Kernels before 6.3 know neither flag.
         if e.errno != errno.EINVAL:
             raise
-        fd = _memfd_create(name, flags)
-    os.write(fd, content)
-    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
-    return fd
+        return _memfd_create(name, flags)
 
 
 def _memfd_create(name: str, flags: int) -> int:

@@ -17,6 +17,7 @@ from ocirt.kernel import _linux
 
 SIG_BLOCK = int(_signal.SIG_BLOCK)
 SIG_SETMASK = int(_signal.SIG_SETMASK)
+SIG_UNBLOCK = int(_signal.SIG_UNBLOCK)
 SIG_DFL = int(_signal.SIG_DFL)
 SIG_IGN = int(_signal.SIG_IGN)
 
@@ -48,6 +49,7 @@ __all__ = [
     "SIG_DFL",
     "SIG_IGN",
     "SIG_SETMASK",
+    "SIG_UNBLOCK",
     "getsignal",
     "pthread_sigmask",
     "read_signalfd",

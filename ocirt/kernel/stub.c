@@ -36,7 +36,7 @@ enum failure { BY_ERRNO, BY_STATUS, BY_TIMEOUT }; /* what the number in a report
 
 struct op {
     unsigned kind, flags;
-    long number;      /* SYSCALL: its number */
+    long number;      /* SYSCALL: its number; HOOK: where its stdout, stderr and their copy are */
     long arg[6];      /* SYSCALL: arguments; WAIT, REPORT_TO: socket; FORK: where the pid goes;
                          HOOK: path, argv, envp, input, size, ms; FOR_EACH_BIT: arguments, of which
                          the second is replaced by the number of each bit that is set in arg[5] */
@@ -79,18 +79,33 @@ static int wait_for_start(int socket)
     }
 }
 
-static void exec_hook(const struct op *op, const int *in)
+/* number: what failure says; said: the size of the output that follows. */
+struct hook_end {
+    int failure, number, ms, said;
+};
+
+static void exec_hook(const struct op *op, const int *in, const int *files)
 {
     /* A group of its own, so that a hook that takes too long goes with its children. */
     RAW(setpgid, 0, 0, 0, 0);
     RAW(dup3, in[0], 0, 0, 0);
+    RAW(dup3, files[0], 1, 0, 0);
+    RAW(dup3, files[1], 2, 0, 0);
     RAW(execve, op->arg[0], op->arg[1], op->arg[2], 0);
     RAW(exit_group, 127, 0, 0, 0);
+}
+
+static long milliseconds(void)
+{
+    struct __kernel_timespec now = { 0, 0 };
+    RAW(clock_gettime, 1 /* CLOCK_MONOTONIC */, &now, 0, 0);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* Run a hook with its input on stdin. Returns 0, or what went wrong with *failure set. */
 static long run_hook(const struct op *op, enum failure *failure)
 {
+    const int *files = (const int *)op->number;
     int in[2], status = 0;
     long pid, pidfd, error = RAW(pipe2, in, O_CLOEXEC, 0, 0);
     *failure = BY_ERRNO;
@@ -103,7 +118,7 @@ static long run_hook(const struct op *op, enum failure *failure)
     RAW(close, in[1], 0, 0, 0);
     pid = RAW(clone, SIGCHLD, 0, 0, 0);
     if (pid == 0)
-        exec_hook(op, in);
+        exec_hook(op, in, files);
     RAW(close, in[0], 0, 0, 0);
     if (pid < 0)
         return -pid;
@@ -123,6 +138,25 @@ static long run_hook(const struct op *op, enum failure *failure)
         return op->arg[5];
     *failure = BY_STATUS;
     return status;
+}
+
+/* The same, and tell `start` how it ended and the end of what it wrote. */
+static long run_and_tell(const struct op *op, int peer, enum failure *failure)
+{
+    int copy = ((const int *)op->number)[2];
+    char said[2048];
+    long began = milliseconds(), from = RAW(lseek, copy, 0, 2 /* SEEK_END */, 0);
+    long number = run_hook(op, failure);
+    long end = RAW(lseek, copy, 0, 2, 0), size;
+    if (end - from > (long)sizeof said)
+        from = end - (long)sizeof said;
+    size = RAW(pread64, copy, said, sizeof said, from);
+    struct hook_end head = { (int)*failure, (int)number, (int)(milliseconds() - began),
+                             size > 0 ? (int)size : 0 };
+    say(peer, "h", 1);
+    say(peer, &head, sizeof head);
+    say(peer, said, head.said);
+    return number;
 }
 
 /*
@@ -202,7 +236,7 @@ __attribute__((used)) void stub_main(const long *stack)
         } else if (op->kind == FOR_EACH_BIT) {
             error = for_each_bit(op);
         } else if (op->kind == HOOK) {
-            error = run_hook(op, &failure);
+            error = run_and_tell(op, peer, &failure);
         } else {
             if (op->flags & SILENT)
                 say(peer, "x", 1);

@@ -27,6 +27,10 @@ _MAGIC = 0x31424F54534943
 _HEADER = struct.Struct("=QQQQ")
 _OP = struct.Struct("=IIq6qQq")
 
+_FILES = struct.Struct("=iii")
+_HOOK_END = struct.Struct("=iiii")
+_ERROR = struct.Struct("=ii")
+
 # cmsg(3) with one descriptor, and struct msghdr (recvmsg(2)), both as on all 64-bit machines.
 _RIGHTS = struct.Struct("=QiiI4x")
 _RIGHTS_LENGTH = 20  # without the padding
@@ -70,17 +74,31 @@ class Failure(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class HookEnd:
+    """How a hook ended: number is what failure says (0: it worked); said is the end of its output.
+
+    seconds is how long it took.
+    """
+
+    failure: Failure
+    number: int
+    seconds: float
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The stub's answer on the start channel.
 
     executed: the program runs. Otherwise text, failure and number say what went wrong; a report
-    with neither means that the stub vanished (it was killed).
+    with neither means that the stub vanished (it was killed). hooks are those that were run.
     """
 
     executed: bool
     text: str = ""
     failure: Failure | None = None
     number: int = 0
+    hooks: tuple[HookEnd, ...] = ()
 
 
 class StubList:
@@ -165,8 +183,13 @@ class StubList:
         stdin: bytes,
         timeout_ms: int,
         text: str,
+        files: tuple[int, int, int],
     ) -> None:
-        """Add a program to run with stdin as its input; timeout_ms 0 means no limit."""
+        """Add a program to run with stdin as its input; timeout_ms 0 means no limit.
+
+        files are the descriptors of its stdout, of its stderr, and of a file whose new content is
+        reported as what it said.
+        """
         values = [
             self.place(path + b"\0"),
             self.place_strings(argv),
@@ -175,7 +198,7 @@ class StubList:
             len(stdin),
             timeout_ms,
         ]
-        self._add(_Kind.HOOK, Flag.NONE, 0, values, text)
+        self._add(_Kind.HOOK, Flag.NONE, self.place(_FILES.pack(*files)), values, text)
 
     def _add(self, kind: _Kind, flags: Flag, number: int, args: list[int], text: str) -> None:
         words = text.encode()
@@ -199,9 +222,23 @@ def _signed(value: int) -> int:
 
 def decode_report(answer: bytes) -> Report:
     """Read all that the stub said from "go" until it closed the channel."""
-    executing = answer.startswith(_SILENCE_IS_SUCCESS)
-    answer = answer.lstrip(_SILENCE_IS_SUCCESS)
-    if answer.startswith(b"e") and len(answer) >= 9:
-        failure, number = struct.unpack_from("=ii", answer, 1)
-        return Report(False, answer[9:].decode(errors="replace"), Failure(failure), number)
-    return Report(executing)
+    executing = False
+    hooks: list[HookEnd] = []
+    at = 0
+    while at < len(answer):
+        kind, at = answer[at : at + 1], at + 1
+        if kind == _SILENCE_IS_SUCCESS:
+            executing = True
+        elif kind == b"h" and len(answer) >= at + _HOOK_END.size:
+            failure, number, ms, size = _HOOK_END.unpack_from(answer, at)
+            at += _HOOK_END.size
+            said = answer[at : at + size].decode(errors="replace")
+            hooks.append(HookEnd(Failure(failure), number, ms / 1000, said))
+            at += size
+        elif kind == b"e" and len(answer) >= at + _ERROR.size:
+            failure, number = _ERROR.unpack_from(answer, at)
+            text = answer[at + _ERROR.size :].decode(errors="replace")
+            return Report(False, text, Failure(failure), number, tuple(hooks))
+        else:
+            break  # it was killed in the middle of a word
+    return Report(executing, hooks=tuple(hooks))

@@ -23,6 +23,7 @@ _VMIN, _VTIME = 6, 5
 # asm-generic/termbits.h
 _IGNBRK, _BRKINT, _PARMRK, _ISTRIP = 0o1, 0o2, 0o10, 0o40
 _INLCR, _IGNCR, _ICRNL, _IXON = 0o100, 0o200, 0o400, 0o2000
+_IUTF8 = 0o40000
 _ONLCR = 0o4
 _CSIZE, _CS8, _PARENB = 0o60, 0o60, 0o400
 _ISIG, _ICANON, _ECHO, _ECHONL, _IEXTEN = 0o1, 0o2, 0o10, 0o100, 0o100000
@@ -83,6 +84,11 @@ def raw(a: Attributes) -> Attributes:
 def without_onlcr(a: Attributes) -> Attributes:
     """Return settings that write a line feed as it is."""
     return replace(a, output=a.output & ~_ONLCR)
+
+
+def in_utf8_as(a: Attributes, other: Attributes) -> Attributes:
+    """Return settings that erase characters, or bytes, as those of another terminal do."""
+    return replace(a, input=a.input & ~_IUTF8 | other.input & _IUTF8)
 
 
 def get_size(fd: int) -> Size:

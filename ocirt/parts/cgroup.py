@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ocirt.cgroups import manager
 from ocirt.cgroups.layout import Layout, Mode
 from ocirt.cgroups.manager import CgroupMount, CgroupPaths
 from ocirt.cgroups.resources import Phase, Write
+from ocirt.errors import OcirtError
 from ocirt.kernel import constants as k
 from ocirt.kernel.mounts import fd_path, mount
+from ocirt.parts.idmap import user_outside
+from ocirt.parts.mount_attributes import make_read_only
 from ocirt.parts.mount_options import MountOptions
-from ocirt.parts.mounts import check_target, make_read_only, single
+from ocirt.parts.mount_target import Mounted, check_target
+from ocirt.parts.mounts import single
 from ocirt.parts.rootpath import Make, Root
-from ocirt.parts.step import Context, Undo, UndoKind
+from ocirt.parts.step import Context, Side, Step, Undo, UndoKind
+from ocirt.spec.known_annotations import DELEGATE_CGROUP
+from ocirt.spec.model import Config, Mount
 
 _MOUNT_FLAGS = k.MS_NOSUID | k.MS_NODEV | k.MS_NOEXEC
 
@@ -128,6 +135,74 @@ class JoinMemoryCgroup:
                 os.write(fd, b"0")
 
 
+def ownership_steps(
+    config: Config, layout: Layout, *, new_namespace: bool, optional: bool
+) -> Iterator[Step]:
+    """Yield what gives a v2 cgroup to the container's user, once init is in it.
+
+    config-linux.md, "Cgroup ownership": only with a new cgroup namespace, and where the container
+    has its cgroup mounted for writing. crun's annotation gives it one below instead, with or
+    without. optional: without privilege what can't be given is a warning.
+    """
+    name = config.annotations.get(DELEGATE_CGROUP)
+    if layout.mode is not Mode.V2:
+        if name is not None:
+            raise OcirtError(
+                f"/annotations/{DELEGATE_CGROUP}: {name!r}: cgroup v1 can't be delegated safely"
+            )
+        return
+    uid = config.process.user.uid if config.process else 0
+    if name is not None:
+        pointer, words = f"/annotations/{DELEGATE_CGROUP}", f"move init to the cgroup {name} below"
+        yield Step(Side.RUNTIME, words, pointer, MoveBelow(name, layout))
+    if name is not None or (new_namespace and any(map(_is_writable_mount, config.mounts))):
+        give = GiveCgroup(uid, name, optional)
+        yield Step(Side.RUNTIME, f"give the cgroup to user {uid}", "/linux/cgroupsPath", give)
+
+
+def _is_writable_mount(entry: Mount) -> bool:
+    return (
+        entry.source == "cgroup"
+        and entry.destination == "/sys/fs/cgroup"
+        and "ro" not in entry.options
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MoveBelow:
+    """crun's delegate-cgroup: limits stay on the container's cgroup, init lives in one below."""
+
+    name: str
+    layout: Layout
+
+    def run(self, c: Context) -> None:
+        if c.cgroup is not None:
+            manager.make_subgroup(c.cgroup, self.name, self.layout, c.init_pid)
+
+
+@dataclass(frozen=True, slots=True)
+class GiveCgroup:
+    """Give the cgroup, or one below, to whoever the container's user is out here."""
+
+    uid: int
+    below: str | None
+    optional: bool
+
+    def run(self, c: Context) -> None:
+        if c.cgroup is None:
+            return
+        uid = user_outside(k.AT_FDCWD, f"/proc/{c.init_pid}", self.uid)
+        if uid is None:
+            raise OcirtError(f"user {self.uid} isn't mapped in the container's user namespace")
+        place = c.cgroup.unified + (f"/{self.below}" if self.below is not None else "")
+        try:
+            manager.delegate(CgroupPaths({}, place), uid)
+        except PermissionError as e:
+            if not self.optional:
+                raise
+            c.warn(f"the cgroup can't be given to user {uid} without privilege ({e})")
+
+
 @dataclass(frozen=True, slots=True)
 class MountCgroup:
     """A mount of type cgroup: a tmpfs with the container's cgroup of each v1 hierarchy, or cgroup2.
@@ -146,7 +221,7 @@ class MountCgroup:
     def run(self, c: Context) -> None:
         target = c.root.make(self.destination, Make.DIRECTORY)
         try:
-            check_target(c, target, self.destination, in_proc_allowed=False)
+            check_target(c, target, self.destination, Mounted.OTHER)
             if self._is_v2(c):
                 self._mount_v2(target)
             else:

@@ -23,6 +23,7 @@ from ocirt.parts.capabilities import CapabilitySets, DropBounding, SetCapabiliti
 from ocirt.parts.scheduling import SetIOPriority, SetMemoryPolicy, SetScheduler
 from ocirt.parts.seccomp import LoadFilter
 from ocirt.parts.step import Action, Context, Side, Step
+from ocirt.spec.known_annotations import KEEP_GROUPS
 from ocirt.spec.model import Config, Process, User
 
 # umask(2) when config.json says nothing: what runc and crun give, and what images expect.
@@ -86,7 +87,7 @@ def steps(
     yield stub(
         f"become user {process.user.uid}, group {process.user.gid}",
         "/process/user",
-        SetUser(process.user),
+        SetUser(process.user, keep_groups=config.annotations.get(KEEP_GROUPS) == "1"),
     )
     yield stub(
         f"enter {process.cwd} as that user, if root could not", "/process/cwd", Chdir(process.cwd)
@@ -157,15 +158,21 @@ class DieWithParent:
 
 @dataclass(frozen=True, slots=True)
 class SetUser:
-    """Groups, then group, then user; permitted capabilities are kept for what comes after."""
+    """Groups, then group, then user; permitted capabilities are kept for what comes after.
+
+    keep_groups leaves those of ocirt's caller (podman's --group-add keep-groups).
+    """
 
     user: User
+    keep_groups: bool
 
     def run(self, c: Context) -> None:
         uid, gid, groups = self.user.uid, self.user.gid, self.user.additional_gids
         c.stub.syscall(_linux.SYS_prctl, k.PR_SET_KEEPCAPS, 1, 0, 0, 0, text="set keepcaps")
         # Denied in a user namespace made without privilege; asking for groups there is an error.
-        if groups or read_at(c.proc, "self/setgroups").strip() != "deny":
+        inside = c.init_pid or "self"  # init itself writes this, or exec, from outside
+        denied = read_at(c.proc, f"{inside}/setgroups").strip() == "deny"
+        if not self.keep_groups and (groups or not denied):
             ids = struct.pack(f"={len(groups)}I", *groups)
             c.stub.syscall(_linux.SYS_setgroups, len(groups), ids, text=f"setgroups {groups}")
         c.stub.syscall(_linux.SYS_setresgid, gid, gid, gid, text=f"setgid to {gid}")

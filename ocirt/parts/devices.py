@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ocirt.errors import OcirtError
+from ocirt.kernel.constants import AT_FDCWD
+from ocirt.kernel.files import read_at
+from ocirt.kernel.mounts import fd_path
 from ocirt.parts.mounts import single
 from ocirt.parts.rootpath import Make
 from ocirt.parts.step import Context, Side, Step
@@ -42,7 +45,10 @@ _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_I
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A device node as it is to be: type and mode bits, numbers, owner in the container."""
+    """A device node as it is to be: type and mode bits, numbers, owner in the container.
+
+    mode_given: also a node that is there already gets the mode.
+    """
 
     path: str
     kind: int
@@ -50,6 +56,7 @@ class Node:
     device: int
     uid: int
     gid: int
+    mode_given: bool = False
 
 
 def steps(config: Config, *, bind: bool) -> Iterator[Step]:
@@ -81,8 +88,9 @@ def _node(device: Device) -> Node:
     # Engines write st_mode whole; the type is in a field of its own.
     mode = 0o666 if device.file_mode is None else stat.S_IMODE(device.file_mode)
     numbers = os.makedev(device.major or 0, device.minor or 0)
-    path = os.path.normpath("/" + device.path)
-    return Node(path, _TYPES[device.type], mode, numbers, device.uid or 0, device.gid or 0)
+    path = os.path.normpath("/" + device.path.lstrip("/"))
+    given = device.file_mode is not None
+    return Node(path, _TYPES[device.type], mode, numbers, device.uid or 0, device.gid or 0, given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,40 +104,55 @@ class MakeDevices:
         old = os.umask(0)
         try:
             for node in self.nodes:
-                if self.bind and node.kind != stat.S_IFIFO:
+                bound = self.bind and node.kind != stat.S_IFIFO
+                if bound or not _make(c, node):
                     _bind(c, node)
-                else:
-                    _make(c, node)
         finally:
             os.umask(old)
 
 
-def _make(c: Context, node: Node) -> None:
+def _make(c: Context, node: Node) -> bool:
+    """Make a node; False where the runtime lacks the privilege (CAP_MKNOD) for it."""
     directory, name = c.root.parent(node.path)
     try:
         try:
             os.mknod(name, node.kind | node.mode, node.device, dir_fd=directory)
         except FileExistsError:
-            _check(directory, name, node)
+            _adopt(directory, name, node)
+        except PermissionError as e:
+            if e.errno != errno.EPERM or node.kind == stat.S_IFIFO:
+                raise PermissionError(e.errno, os.strerror(e.errno or 0), node.path) from None
+            return False
         except OSError as e:
             raise OSError(e.errno, os.strerror(e.errno or 0), node.path) from None
         if node.uid or node.gid:
             os.chown(name, node.uid, node.gid, dir_fd=directory, follow_symlinks=False)
     finally:
         os.close(directory)
+    return True
 
 
-def _check(directory: int, name: str, node: Node) -> None:
-    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    same_type = stat.S_IFMT(found.st_mode) == node.kind
-    if not same_type or (node.kind != stat.S_IFIFO and found.st_rdev != node.device):
-        raise OcirtError(f"{node.path}: another file is already there, and isn't that device")
+def _adopt(directory: int, name: str, node: Node) -> None:
+    """Take a node that is there already, if it is the one that is wanted."""
+    found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if not _is_node(found, node):
+            raise OcirtError(f"{node.path}: another file is already there, and isn't that device")
+        if node.mode_given:
+            os.chmod(fd_path(found), node.mode)
+    finally:
+        os.close(found)
+
+
+def _is_node(fd: int, node: Node) -> bool:
+    found = os.fstat(fd)
+    same_numbers = node.kind == stat.S_IFIFO or found.st_rdev == node.device
+    return stat.S_IFMT(found.st_mode) == node.kind and same_numbers
 
 
 def _bind(c: Context, node: Node) -> None:
-    with single(node.path) as (tree, bind_on):
-        found = os.fstat(tree)
-        if stat.S_IFMT(found.st_mode) != node.kind or found.st_rdev != node.device:
+    with single(_on_the_host(node)) as (tree, bind_on):
+        if not _is_node(tree, node):
             raise OcirtError(
                 f"{node.path}: the host's file of that name isn't that device, and a user"
                 " namespace allows no new device nodes"
@@ -139,6 +162,23 @@ def _bind(c: Context, node: Node) -> None:
             bind_on(target)
         finally:
             os.close(target)
+
+
+def _on_the_host(node: Node) -> str:
+    """Return where the host has a node: at the same path, or where the kernel says."""
+    try:
+        if os.stat(node.path, follow_symlinks=False).st_rdev == node.device:
+            return node.path
+    except FileNotFoundError:
+        pass
+    try:
+        numbers = f"{os.major(node.device)}:{os.minor(node.device)}"
+        kind = "block" if node.kind == stat.S_IFBLK else "char"
+        lines = read_at(AT_FDCWD, f"/sys/dev/{kind}/{numbers}/uevent").splitlines()
+    except FileNotFoundError:
+        return node.path
+    names = [line.removeprefix("DEVNAME=") for line in lines if line.startswith("DEVNAME=")]
+    return f"/dev/{names[0]}" if names else node.path
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ocirt.cgroups import manager
+from ocirt.errors import OcirtError
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
 from ocirt.kernel.stublist import Flag
-from ocirt.parts.scheduling import SetAffinity
+from ocirt.parts import intelrdt
+from ocirt.parts.identity import keyring_name
+from ocirt.parts.scheduling import SetAffinity, cpu_mask
 from ocirt.parts.stdio import may_change_owner
 from ocirt.parts.step import Action, Context, Side, Step
 from ocirt.spec.model import Process, Rlimit
@@ -34,11 +37,14 @@ _NAMESPACES = {
 }
 
 
-def steps(process: Process, *, report: int, pid_to: int) -> Iterator[Step]:
+def steps(
+    process: Process, *, report: int, pid_to: int, own_keyring: bool, exact_cgroup: bool
+) -> Iterator[Step]:
     """Yield the way into the container, up to where the program's credentials are taken on.
 
-    report is the socket for errors, pid_to the pipe for the pid of the process inside. Each
-    descriptor is closed as soon as it isn't needed: inside, nothing of the host's stays open.
+    report is the socket for errors, pid_to the pipe for the pid of the process inside; own_keyring
+    says that the container has a session keyring, exact_cgroup that the caller chose the cgroup.
+    Each descriptor is closed as soon as it isn't needed: inside, nothing of the host's stays open.
     """
 
     def stub(what: str, pointer: str, action: Action) -> Step:
@@ -47,14 +53,17 @@ def steps(process: Process, *, report: int, pid_to: int) -> Iterator[Step]:
     yield stub("join the container's namespaces", "/linux/namespaces", Enter(report))
     yield stub("fork into the pid namespace", "/linux/namespaces", Fork(pid_to))
     affinity = process.exec_cpu_affinity
-    if affinity is not None and affinity.initial:
+    if affinity is None:
+        yield stub("run on the container's CPUs", "", LikeInit())
+    elif affinity.initial:
         initial = SetAffinity(affinity.initial, "/process/execCPUAffinity/initial")
         yield stub("run on CPUs before the cgroup", initial.pointer, initial)
-    yield stub("join the container's cgroup", "/linux/cgroupsPath", JoinCgroup())
+    yield stub("join the container's cgroup", "/linux/cgroupsPath", JoinCgroup(exact_cgroup))
     if affinity is not None and affinity.final:
         final = SetAffinity(affinity.final, "/process/execCPUAffinity/final")
         yield stub("run on CPUs in the cgroup", final.pointer, final)
     yield stub(f"go to {process.cwd}", "/process/cwd", GoTo(process.cwd))
+    yield stub("start a session", "", StartSession(own_keyring))
     if process.terminal:
         yield stub("take the terminal", "/process/terminal", TakeTerminal())
     uid = process.user.uid
@@ -104,25 +113,72 @@ class Fork:
 
 
 @dataclass(frozen=True, slots=True)
-class JoinCgroup:
-    """Write "0" into descriptors that the runtime opened: the process that writes moves."""
+class LikeInit:
+    """sched_setaffinity(2) to init's CPUs, where the caller was put on others.
+
+    Before the cgroup is joined: what becomes of it there is the kernel's decision (config.md).
+    """
 
     def run(self, c: Context) -> None:
-        if c.cgroup is None:
-            return
-        for fd in open_procs(c.cgroup):
+        try:
+            cpus = os.sched_getaffinity(c.init_pid)
+        except OSError:
+            return  # it has just ended
+        if cpus != os.sched_getaffinity(0):
+            mask = cpu_mask(cpus)
+            call = _linux.SYS_sched_setaffinity
+            c.stub.syscall(call, 0, len(mask), mask, flags=Flag.MAY_FAIL)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinCgroup:
+    """Write "0" into descriptors that the runtime opened: the process that writes moves.
+
+    exact says that the caller has named the cgroup; else it may be the one where init is now.
+    """
+
+    exact: bool
+
+    def run(self, c: Context) -> None:
+        cgroups = self._open(c.cgroup, c.init_pid) if c.cgroup is not None else ()
+        for fd in (*cgroups, *intelrdt.open_tasks(c)):
             os.set_inheritable(fd, True)
             c.stub.syscall(_linux.SYS_write, fd, b"0", 1, text="join the cgroup")
             c.stub.syscall(_linux.SYS_close, fd)
             c.inherited.append(fd)
 
+    def _open(self, paths: manager.CgroupPaths, init: int) -> tuple[int, ...]:
+        """Open for joining: v1's tasks (which don't wait for RCU), v2's cgroup.procs."""
+        if paths.unified:
+            place = paths.unified if self.exact else manager.home_of(paths, init)
+            return (os.open(f"{place}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC),)
+        attachment = manager.open_tasks(paths)
+        return (*attachment.early, *attachment.late)
 
-def open_procs(paths: manager.CgroupPaths) -> tuple[int, ...]:
-    """Open for joining: v1's tasks (which don't wait for RCU), v2's cgroup.procs."""
-    if paths.unified:
-        return (os.open(f"{paths.unified}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC),)
-    attachment = manager.open_tasks(paths)
-    return (*attachment.early, *attachment.late)
+
+@dataclass(frozen=True, slots=True)
+class OpenDirectory:
+    """Find the working directory from the host, below the container's root, before anything runs.
+
+    By its path a program inside could come to a descriptor of ours (CVE-2024-21626).
+    """
+
+    cwd: str
+
+    def run(self, c: Context) -> None:
+        # runc's words, here and below.
+        if not self.cwd.startswith("/"):
+            raise OcirtError(f"Cwd must be an absolute path, and {self.cwd!r} isn't one")
+        try:
+            c.cwd = c.root.open(self.cwd, os.O_PATH | os.O_DIRECTORY)
+        except PermissionError:
+            c.cwd = -1  # its user may be let in: see credentials.Chdir
+        except OSError as e:
+            raise OcirtError(f"{_no_way_to(self.cwd)}: {os.strerror(e.errno or 0).lower()}") from e
+
+
+def _no_way_to(cwd: str) -> str:
+    return f'chdir to cwd ("{cwd}") set in config.json failed'
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +191,29 @@ class GoTo:
         c.stub.syscall(_linux.SYS_fchdir, c.root.fd, text="enter the container's root")
         c.stub.syscall(_linux.SYS_chroot, b".\0", text="chroot to the container's root")
         c.stub.syscall(_linux.SYS_close, c.root.fd)
-        cwd = os.fsencode(self.cwd) + b"\0"
-        # runc's words.
-        words = f'chdir to cwd ("{self.cwd}") set in config.json failed'
-        c.stub.syscall(_linux.SYS_chdir, cwd, text=words)
+        if c.cwd >= 0:
+            c.stub.syscall(_linux.SYS_fchdir, c.cwd, text=_no_way_to(self.cwd))
+            c.stub.syscall(_linux.SYS_close, c.cwd)
+            c.inherited.append(c.cwd)
+
+
+@dataclass(frozen=True, slots=True)
+class StartSession:
+    """setsid(2), and the container's session keyring: joined by name, as the container's root.
+
+    In a user namespace that was joined nobody is root before; it needn't have one.
+    """
+
+    own_keyring: bool
+
+    def run(self, c: Context) -> None:
         c.stub.syscall(_linux.SYS_setsid, flags=Flag.MAY_FAIL)
-        name = os.fsencode(f"_ses.{c.container_id}") + b"\0"
-        c.stub.syscall(_linux.SYS_keyctl, k.KEYCTL_JOIN_SESSION_KEYRING, name, flags=Flag.MAY_FAIL)
+        c.stub.syscall(_linux.SYS_setresgid, 0, 0, 0, flags=Flag.MAY_FAIL)
+        c.stub.syscall(_linux.SYS_setresuid, 0, 0, 0, flags=Flag.MAY_FAIL)
+        if self.own_keyring:
+            name = os.fsencode(keyring_name(c)) + b"\0"
+            join = k.KEYCTL_JOIN_SESSION_KEYRING
+            c.stub.syscall(_linux.SYS_keyctl, join, name, flags=Flag.MAY_FAIL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from ocirt.errors import OcirtError
 from ocirt.kernel import constants as k
 from ocirt.kernel.files import write_at
-from ocirt.kernel.process import keyctl_join_session_keyring, setdomainname, sethostname
+from ocirt.kernel.process import (
+    keyctl_join_session_keyring,
+    keyctl_setperm,
+    setdomainname,
+    sethostname,
+)
 from ocirt.parts.step import Context
 from ocirt.spec.model import NamespaceType
 
@@ -31,6 +36,10 @@ _IPC_SYSCTLS = frozenset(
         "kernel.shm_rmid_forced",
     }
 )
+
+
+# keyctl_setperm(3): all for who possesses it; view, read, search and link for its owner.
+_KEYRING_PERMISSIONS = 0x3F1B0000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +87,23 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class NewKeyring:
-    """A session keyring of the container's own (keyrings(7)): the host's can't be searched."""
+    """A session keyring of the container's own (keyrings(7)): the host's can't be searched.
+
+    Its owner, the container's root, may search it: that is how exec joins it by its name.
+    """
 
     def run(self, c: Context) -> None:
         try:
-            keyctl_join_session_keyring(f"_ses.{c.container_id}")
+            keyctl_setperm(keyctl_join_session_keyring(keyring_name(c)), _KEYRING_PERMISSIONS)
         except OSError as e:
             # No keyrings in this kernel, or a sandbox around us forbids the call.
             if e.errno not in (errno.ENOSYS, errno.EPERM):
                 raise
+
+
+def keyring_name(c: Context) -> str:
+    """Return the name of a container's session keyring, as runc has it."""
+    return f"_ses.{c.container_id}"
 
 
 @dataclass(frozen=True, slots=True)

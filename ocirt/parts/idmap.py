@@ -77,10 +77,11 @@ def _by_helper(pid: int, program: str, file: str, mappings: Sequence[IDMapping],
         raise OSError(errno.EPERM, f"{words}; does /etc/sub{file[:3]} allow these ids?", program)
 
 
-def user_outside(proc: int, pid: int, uid: int) -> int | None:
+def user_outside(proc: int, pid: int | str, uid: int) -> int | None:
     """Return who a user of a process's user namespace is in ours, None if nobody.
 
-    proc is a procfs; what uid_map(5) says depends on who reads it (user_namespaces(7)).
+    proc is a procfs, and pid a process's directory in it; what uid_map(5) says depends on who
+    reads it (user_namespaces(7)).
     """
     for line in read_at(proc, f"{pid}/uid_map").splitlines():
         inside, outside, size = map(int, line.split())

@@ -8,15 +8,14 @@ one is made for it, by a child that does nothing else and is gone afterwards.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ocirt.kernel import constants as k
 from ocirt.kernel.mounts import mount_setattr
-from ocirt.kernel.process import clone3
 from ocirt.parts.idmap import write_maps
+from ocirt.parts.locked_view import throwaway
 from ocirt.spec.model import IDMapping
 
 
@@ -42,21 +41,9 @@ class IdMap:
 @contextmanager
 def _user_namespace(uids: tuple[IDMapping, ...], gids: tuple[IDMapping, ...]) -> Iterator[int]:
     """Make a user namespace with these mappings; yields its descriptor."""
-    waits, wakes = os.pipe2(os.O_CLOEXEC)
-    pid, pidfd = clone3(k.CLONE_NEWUSER)
-    if pid == 0:
-        # Ends when it is killed, or with the runtime, whose end of the pipe is the only one.
-        os.close(wakes)
-        os.read(waits, 1)
-        os._exit(0)
-    try:
+    with throwaway(k.CLONE_NEWUSER) as (pid, _):
         write_maps(pid, uids, gids)
         fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        for end in (pidfd, waits, wakes):
-            os.close(end)
     try:
         yield fd
     finally:

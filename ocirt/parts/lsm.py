@@ -27,10 +27,12 @@ def early_steps(process: Process) -> Iterator[Step]:
     """Yield what finds out early that a label can't be had."""
     if process.apparmor_profile:
         pointer = "/process/apparmorProfile"
-        yield Step(Side.RUNTIME, "look for AppArmor", pointer, LookForAppArmor())
+        yield Step(
+            Side.RUNTIME, "look for AppArmor", pointer, LookForAppArmor(process.apparmor_profile)
+        )
     if process.selinux_label:
         pointer = "/process/selinuxLabel"
-        yield Step(Side.RUNTIME, "look for SELinux", pointer, LookForSelinux())
+        yield Step(Side.RUNTIME, "look for SELinux", pointer, LookForSelinux(process.selinux_label))
 
 
 def stub_steps(process: Process) -> Iterator[Step]:
@@ -43,6 +45,8 @@ def stub_steps(process: Process) -> Iterator[Step]:
         label = SetExecLabel("attr/exec", process.selinux_label)
         words = f"ask for the SELinux label {process.selinux_label}"
         yield Step(Side.STUB, words, "/process/selinuxLabel", label)
+    if wants_label(process):
+        yield Step(Side.STUB, "leave the host's procfs", "", CloseProcfs())
 
 
 def wants_label(process: Process) -> bool:
@@ -54,22 +58,26 @@ def wants_label(process: Process) -> bool:
 class LookForAppArmor:
     """Raise OcirtError where AppArmor isn't enabled."""
 
+    profile: str
+
     def run(self, c: Context) -> None:
         try:
             enabled = read_at(k.AT_FDCWD, _APPARMOR_ENABLED).startswith("Y")
         except FileNotFoundError:
             enabled = False
         if not enabled:
-            raise OcirtError("AppArmor isn't enabled on this host; take the profile out")
+            raise OcirtError(f"AppArmor isn't enabled on this host; take {self.profile!r} out")
 
 
 @dataclass(frozen=True, slots=True)
 class LookForSelinux:
     """Raise OcirtError where SELinux isn't enabled."""
 
+    label: str
+
     def run(self, c: Context) -> None:
         if not os.path.exists(_SELINUX_ENABLED):
-            raise OcirtError("SELinux isn't enabled on this host; take the label out")
+            raise OcirtError(f"SELinux isn't enabled on this host; take {self.label!r} out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,14 @@ class SetExecLabel:
         label = os.fsencode(self.label)
         c.stub.take(_linux.SYS_write, kept, label, len(label), text=words)
         c.stub.take(_linux.SYS_close, kept, text=words)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseProcfs:
+    """Close the procfs: a working directory that is looked up later must not be in it."""
+
+    def run(self, c: Context) -> None:
+        c.stub.syscall(_linux.SYS_close, c.stub_procfs)
 
 
 def hand_procfs_on(c: Context, procfs: int) -> None:

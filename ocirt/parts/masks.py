@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ocirt.errors import OcirtError
 from ocirt.kernel import constants as k
 from ocirt.kernel.mounts import fd_path, mount, mount_setattr, move_mount, open_tree
-from ocirt.parts.mounts import remount_bind, single, tree_flags
+from ocirt.parts.mount_attributes import remount_bind
+from ocirt.parts.mounts import single, tree_flags
 from ocirt.parts.step import Context, Side, Step
 from ocirt.spec.model import Config
 

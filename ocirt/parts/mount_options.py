@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from ocirt.kernel import constants as k
 
-# Option -> (flags it sets, flags it clears).
+# Option -> (flags it sets, flags it clears). Of noatime, relatime and strictatime the last counts.
 _FLAGS: dict[str, tuple[int, int]] = {
     "async": (0, k.MS_SYNCHRONOUS),
     "atime": (0, k.MS_NOATIME),
@@ -26,7 +26,7 @@ _FLAGS: dict[str, tuple[int, int]] = {
     "lazytime": (k.MS_LAZYTIME, 0),
     "loud": (0, k.MS_SILENT),
     "mand": (k.MS_MANDLOCK, 0),
-    "noatime": (k.MS_NOATIME, 0),
+    "noatime": (k.MS_NOATIME, k.MS_STRICTATIME | k.MS_RELATIME),
     "nodev": (k.MS_NODEV, 0),
     "nodiratime": (k.MS_NODIRATIME, 0),
     "noexec": (k.MS_NOEXEC, 0),
@@ -38,12 +38,12 @@ _FLAGS: dict[str, tuple[int, int]] = {
     "nosuid": (k.MS_NOSUID, 0),
     "nosymfollow": (k.MS_NOSYMFOLLOW, 0),
     "rbind": (k.MS_BIND | k.MS_REC, 0),
-    "relatime": (k.MS_RELATIME, 0),
+    "relatime": (k.MS_RELATIME, k.MS_NOATIME | k.MS_STRICTATIME),
     "remount": (k.MS_REMOUNT, 0),
     "ro": (k.MS_RDONLY, 0),
     "rw": (0, k.MS_RDONLY),
     "silent": (k.MS_SILENT, 0),
-    "strictatime": (k.MS_STRICTATIME, 0),
+    "strictatime": (k.MS_STRICTATIME, k.MS_NOATIME | k.MS_RELATIME),
     "suid": (0, k.MS_NOSUID),
     "symfollow": (0, k.MS_NOSYMFOLLOW),
     "sync": (k.MS_SYNCHRONOUS, 0),
@@ -136,9 +136,9 @@ class MountOptions:
         for flag, attribute in _ATTRIBUTES:
             if self.flags & flag:
                 to_set |= attribute
-            if self.cleared & flag and flag not in (k.MS_RELATIME, k.MS_STRICTATIME):
+            if self.cleared & flag and not flag & _ATIME_FLAGS:
                 to_clear |= attribute
-        if (self.flags | self.cleared) & _ATIME_FLAGS:
+        if self.flags & _ATIME_FLAGS or self.cleared & (k.MS_NOATIME | k.MS_STRICTATIME):
             to_clear |= k.MOUNT_ATTR__ATIME
         return to_set, to_clear
 

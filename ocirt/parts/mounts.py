@@ -26,63 +26,39 @@ from ocirt.kernel.mounts import (
     mount_setattr,
     move_mount,
     open_tree,
-    set_propagation,
 )
 from ocirt.parts.copyup import copy_up
 from ocirt.parts.idmapped import IdMap
+from ocirt.parts.locked_view import LockedView
+from ocirt.parts.mount_attributes import WITHOUT_CALL, make_read_only, remount, set_attributes
 from ocirt.parts.mount_options import MountOptions, parse
+from ocirt.parts.mount_target import Mounted, check_target
 from ocirt.parts.rootpath import Make
 from ocirt.parts.step import Action, Context, Side, Step
+from ocirt.spec.known_annotations import MOUNT_CONTEXT
 from ocirt.spec.model import Config, Mount
-
-_WITHOUT_CALL = (errno.ENOSYS, errno.EPERM)
-
-# What a container may mount over in /proc: lxcfs's files and two of CRIU's and FIPS's. Anything
-# else there could hide or forge what the runtime itself relies on.
-_PROC_FILES = frozenset(
-    f"/proc/{name}"
-    for name in (
-        "cpuinfo",
-        "diskstats",
-        "meminfo",
-        "stat",
-        "swaps",
-        "uptime",
-        "loadavg",
-        "slabinfo",
-        "sys/kernel/ns_last_pid",
-        "sys/crypto/fips_enabled",
-    )
-)
 
 # Their files have labels of their own, which the policy knows.
 _WITHOUT_CONTEXT = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue")
-# crun's annotation, and the options of mount(8) that it may ask for.
-CONTEXT_ANNOTATION = "run.oci.mount_context_type"
-_CONTEXTS = ("context", "fscontext", "defcontext", "rootcontext")
-
-# statvfs(3) flag -> mount flag: what a bind remount has to repeat.
-_ST_FLAGS = (
-    (os.ST_RDONLY, k.MS_RDONLY),
-    (os.ST_NOSUID, k.MS_NOSUID),
-    (os.ST_NODEV, k.MS_NODEV),
-    (os.ST_NOEXEC, k.MS_NOEXEC),
-    (os.ST_NOATIME, k.MS_NOATIME),
-    (os.ST_NODIRATIME, k.MS_NODIRATIME),
-    (os.ST_RELATIME, k.MS_RELATIME),
-)
 
 
-def source_steps(config: Config, bundle: str, *, host_opens_sources: bool) -> Iterator[Step]:
+def source_steps(
+    config: Config, bundle: str, *, host_opens_sources: bool, locked: bool
+) -> Iterator[Step]:
     """Yield the steps by which the runtime opens sources of bind mounts, before there is an init.
 
-    All of them with a user namespace (host_opens_sources): the container's root may not be allowed
-    to reach them. Else those whose ids are mapped, which takes privilege over the filesystem.
+    All of them (host_opens_sources) with a user namespace, whose root may not be allowed to reach
+    them and must not change their flags (locked); and where the container's mounts are the host's,
+    since what is mounted below a source must not appear on the host. Else those whose ids are
+    mapped, which takes privilege over the filesystem.
     """
+    opened = None
     for index, entry in enumerate(config.mounts):
         pointer = f"/mounts/{index}"
         options = _options(entry, pointer)
-        if not options.is_bind or not (host_opens_sources or options.idmap):
+        if not options.is_bind or options.flags & k.MS_REMOUNT:
+            continue
+        if not (host_opens_sources or options.idmap):
             continue
         source = os.path.join(bundle, entry.source or "")
         opened = OpenSource(
@@ -90,9 +66,12 @@ def source_steps(config: Config, bundle: str, *, host_opens_sources: bool) -> It
             source,
             recursive=bool(options.flags & k.MS_REC),
             idmap=_idmap(config, entry, options, pointer) if options.idmap else None,
+            locked=host_opens_sources and locked,
         )
         words = f"open {source}, the source of mounts[{index}]"
         yield Step(Side.RUNTIME, words, f"{pointer}/source", opened)
+    if opened is not None and opened.locked:
+        yield Step(Side.RUNTIME, "let the helper end that opened sources", "/mounts", CloseView())
 
 
 def _idmap(config: Config, entry: Mount, options: MountOptions, pointer: str) -> IdMap:
@@ -127,6 +106,10 @@ def steps(
         where = f"mount mounts[{index}] ({entry.destination}, {entry.type or 'bind'})"
         if entry.type == "sysfs" and not own_sysfs:
             options = parse(("rbind", "rslave", *entry.options))
+        if options.is_bind and options.flags & k.MS_REMOUNT:
+            change = ChangeMount(entry.destination, options)
+            yield Step(Side.INIT, f"change the mount {entry.destination}", pointer, change)
+            continue
         if options.is_bind:
             source = "/sys" if entry.type == "sysfs" else entry.source or ""
             path = os.path.join(bundle, source)
@@ -143,17 +126,10 @@ def steps(
 
 
 def context_option(config: Config) -> str:
-    """Return the mount option for linux.mountLabel (mount(8)), "" without a label.
-
-    Raises OcirtError for an annotation that names no such option.
-    """
+    """Return the mount option for linux.mountLabel (mount(8)), "" without a label."""
     if not config.linux.mount_label:
         return ""
-    kind = config.annotations.get(CONTEXT_ANNOTATION, "context")
-    if kind not in _CONTEXTS:
-        raise OcirtError(
-            f"/annotations/{CONTEXT_ANNOTATION}: {kind!r} isn't one of {', '.join(_CONTEXTS)}"
-        )
+    kind = config.annotations.get(MOUNT_CONTEXT, "context")
     return f'{kind}="{config.linux.mount_label}"'
 
 
@@ -184,7 +160,9 @@ def _options(entry: Mount, pointer: str) -> MountOptions:
     if entry.uid_mappings or entry.gid_mappings:
         options = replace(options, idmap=True)
     if options.idmap and not options.is_bind:
-        raise OcirtError(f"{pointer}/uidMappings: only the ids of bind mounts can be mapped")
+        raise OcirtError(
+            f"{pointer}: 'idmap', or mappings: only the ids of bind mounts can be mapped"
+        )
     if options.copy_up and (entry.type != "tmpfs" or options.is_bind):
         raise OcirtError(f"{pointer}/options: 'tmpcopyup' is for mounts of type tmpfs")
     return options
@@ -201,21 +179,41 @@ def _must_be_writable_first(entry: Mount, options: MountOptions) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OpenSource:
-    """Clone the source of a bind mount as a detached tree, with the runtime's privileges."""
+    """Clone the source of a bind mount as a detached tree, with the runtime's privileges.
+
+    locked: for a user namespace, whose root must not undo the flags that mounts have on the host.
+    """
 
     index: int
     source: str
     recursive: bool
     idmap: IdMap | None = None
+    locked: bool = False
 
     def run(self, c: Context) -> None:
-        tree = open_tree(AT_FDCWD, self.source, tree_flags(self.recursive))
+        flags = tree_flags(self.recursive)
+        if self.locked:
+            if c.locked_view is None:
+                c.locked_view = LockedView()
+            tree = c.locked_view.open(self.source, flags)
+        else:
+            tree = open_tree(AT_FDCWD, self.source, flags)
         c.sources[self.index] = tree
         if self.idmap is not None:
             self.idmap.apply(tree)
         # As if it had been copied with the mount namespace: the container gets what the host
         # mounts there later, never the other way.
         mount_setattr(tree, k.AT_RECURSIVE, propagation=k.MS_SLAVE)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseView:
+    """All sources are open."""
+
+    def run(self, c: Context) -> None:
+        if c.locked_view is not None:
+            c.locked_view.close()
+            c.locked_view = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,21 +233,40 @@ class BindMount:
         is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         target = c.root.make(self.destination, Make.DIRECTORY if is_directory else Make.FILE)
         try:
-            check_target(c, target, self.destination, in_proc_allowed=True)
+            check_target(c, target, self.destination, self._kind(tree))
             if detached:
-                done = _set_attributes(tree, self.options)
+                done = set_attributes(tree, self.options)
                 move_mount(tree, target)
                 if not done:
-                    _remount(tree, self.options)
+                    remount(tree, self.options)
             else:
                 recursive = self.options.flags & k.MS_REC
                 mount(fd_path(tree), fd_path(target), "", k.MS_BIND | recursive)
                 with _opened(c, self.destination) as mounted:
-                    if not _set_attributes(mounted, self.options):
-                        _remount(mounted, self.options)
+                    if not set_attributes(mounted, self.options):
+                        remount(mounted, self.options)
         finally:
             os.close(target)
             os.close(tree)
+
+    def _kind(self, tree: int) -> Mounted:
+        # Asked for /proc alone: nowhere else does it matter.
+        on_proc = os.path.normpath(self.destination) == "/proc"
+        is_proc = on_proc and fstatfs_type(tree) == k.PROC_SUPER_MAGIC
+        return Mounted.PROC if is_proc else Mounted.BIND
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeMount:
+    """bind with remount: give what is mounted at the destination other flags."""
+
+    destination: str
+    options: MountOptions
+
+    def run(self, c: Context) -> None:
+        with _opened(c, self.destination) as mounted:
+            if not set_attributes(mounted, self.options):
+                remount(mounted, self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,10 +282,12 @@ class FilesystemMount:
         flags = self.options.flags & ~k.MS_REC
         if self.read_only_later:
             flags &= ~k.MS_RDONLY
+        existed = not self._shows_mode() or c.root.exists(destination)
         target = self._target(c)
         try:
-            check_target(c, target, destination, in_proc_allowed=False)
-            self._mount(target, fstype, flags, self._data(target))
+            kind = Mounted.PROC if fstype == "proc" else Mounted.OTHER
+            check_target(c, target, destination, kind)
+            self._mount(target, fstype, flags, self._data(target, existed=existed))
             if self.options.copy_up:
                 self._copy_up(c, target)
         finally:
@@ -278,8 +297,8 @@ class FilesystemMount:
             # The descriptor of the target still means the directory below the new mount.
             later = replace(options, flags=0, cleared=0)
             with _opened(c, destination) as mounted:
-                if not _set_attributes(mounted, later):
-                    _remount(mounted, later)
+                if not set_attributes(mounted, later):
+                    remount(mounted, later)
 
     def _target(self, c: Context) -> int:
         destination = self.entry.destination
@@ -304,10 +323,14 @@ class FilesystemMount:
             finally:
                 os.close(source)
 
-    def _data(self, target: int) -> list[str]:
+    def _shows_mode(self) -> bool:
+        """Whether, as in runc, the mode of the directory below shows through, if there was one."""
+        is_tmpfs = self.entry.type == "tmpfs" and not self.options.flags & k.MS_REMOUNT
+        return is_tmpfs and not any(d.startswith("mode=") for d in self.options.data)
+
+    def _data(self, target: int, *, existed: bool) -> list[str]:
         data = list(self.options.data)
-        if self.entry.type == "tmpfs" and not any(d.startswith("mode=") for d in data):
-            # As runc: the directory's own mode shows through.
+        if existed and self._shows_mode():
             data.append(f"mode={stat.S_IMODE(os.fstat(target).st_mode):04o}")
         return data
 
@@ -356,7 +379,7 @@ def clone_tree(path: str, *, recursive: bool) -> tuple[int, bool]:
     try:
         return open_tree(AT_FDCWD, path, tree_flags(recursive)), True
     except OSError as e:
-        if e.errno in _WITHOUT_CALL:
+        if e.errno in WITHOUT_CALL:
             return os.open(path, os.O_PATH | os.O_CLOEXEC), False
         raise OSError(e.errno, os.strerror(e.errno or 0), path) from None
 
@@ -379,71 +402,3 @@ def single(path: str) -> Iterator[tuple[int, Callable[[int], None]]]:
         yield tree, bind_on
     finally:
         os.close(tree)
-
-
-def _set_attributes(fd: int, options: MountOptions) -> bool:
-    """Give a bind mount its attributes by mount_setattr(2); False where that can't be used."""
-    to_set, to_clear = options.attributes()
-    try:
-        if to_set or to_clear:
-            mount_setattr(fd, 0, attr_set=to_set, attr_clr=to_clear)
-        _set_recursive_and_propagation(fd, options)
-    except OSError as e:
-        if e.errno not in (*_WITHOUT_CALL, errno.EINVAL):
-            raise
-        return False
-    return True
-
-
-def _set_recursive_and_propagation(fd: int, options: MountOptions) -> None:
-    if options.recursive_set or options.recursive_clear:
-        mount_setattr(
-            fd, k.AT_RECURSIVE, attr_set=options.recursive_set, attr_clr=options.recursive_clear
-        )
-    for propagation in options.propagation:
-        recursive = k.AT_RECURSIVE if propagation & k.MS_REC else 0
-        mount_setattr(fd, recursive, propagation=propagation)
-
-
-def _remount(fd: int, options: MountOptions) -> None:
-    """Do by mount(2) what _set_attributes() couldn't; recursive attributes have no such way."""
-    if options.recursive_set or options.recursive_clear:
-        raise OcirtError("this kernel can't set mount options recursively (mount_setattr, 5.12)")
-    if options.flags & ~(k.MS_BIND | k.MS_REC) or options.cleared:
-        remount_bind(fd, options.flags, options.cleared)
-    for propagation in options.propagation:
-        set_propagation(fd_path(fd), propagation)
-
-
-def make_read_only(fd: int, *, recursive: bool) -> None:
-    """Make the mount of a descriptor read-only and leave its other flags alone."""
-    try:
-        mount_setattr(fd, k.AT_RECURSIVE if recursive else 0, attr_set=k.MOUNT_ATTR_RDONLY)
-    except OSError as e:
-        if e.errno not in _WITHOUT_CALL:
-            raise
-        remount_bind(fd, k.MS_RDONLY, 0)
-
-
-def remount_bind(fd: int, flags: int, cleared: int) -> None:
-    """Change a mount's flags by mount(2), which needs all flags that are to stay repeated."""
-    present = os.fstatvfs(fd).f_flag
-    for st_flag, ms_flag in _ST_FLAGS:
-        if present & st_flag and not cleared & ms_flag:
-            flags |= ms_flag
-    mount("", fd_path(fd), "", flags & ~k.MS_REC | k.MS_BIND | k.MS_REMOUNT)
-
-
-def check_target(c: Context, target: int, destination: str, *, in_proc_allowed: bool) -> None:
-    """Refuse the rootfs itself and anything inside a procfs as a mount point. Raises OcirtError."""
-    here, top = os.fstat(target), os.fstat(c.root.fd)
-    if (here.st_dev, here.st_ino) == (top.st_dev, top.st_ino):
-        raise OcirtError(f"{destination}: mountpoint is on the top of rootfs")
-    if fstatfs_type(target) != k.PROC_SUPER_MAGIC:
-        return
-    if in_proc_allowed and os.path.normpath(destination) in _PROC_FILES:
-        return
-    raise OcirtError(
-        f"{destination}: can't be mounted because it is inside /proc; only"
-        f" {', '.join(sorted(_PROC_FILES))} may be replaced there"
-    )

@@ -17,6 +17,7 @@ from ocirt.kernel import constants as k
 from ocirt.kernel.constants import AT_FDCWD
 from ocirt.kernel.files import write_at
 from ocirt.kernel.process import namespace_type, setns, setresgid, setresuid, unshare
+from ocirt.parts.identity import sysctl_namespace
 from ocirt.parts.step import Context
 from ocirt.spec.model import Config, NamespaceType, TimeOffset
 
@@ -30,6 +31,12 @@ FLAGS: dict[NamespaceType, int] = {
     NamespaceType.CGROUP: k.CLONE_NEWCGROUP,
     NamespaceType.TIME: k.CLONE_NEWTIME,
 }
+
+
+# Whose files in /proc/PID/ns have other names (namespaces(7)).
+_FILES = {NamespaceType.NETWORK: "net", NamespaceType.MOUNT: "mnt"}
+# What hostname, domainname and sysctl change.
+_CONFIGURED = (NamespaceType.UTS, NamespaceType.NETWORK, NamespaceType.IPC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,24 @@ class OpenNamespace:
                 f"{self.path}: is a namespace of type {names[0] if names else hex(found)},"
                 f" not {self.kind}"
             )
+        if self.kind in _CONFIGURED and _is_ours(fd, self.kind):
+            self._leave_alone(c.config)
+
+    def _leave_alone(self, config: Config) -> None:
+        """Refuse what would change the host: the path is that of a namespace of the host's."""
+        names = {"/hostname": config.hostname, "/domainname": config.domainname}
+        changes = [f"{pointer} ({name})" for pointer, name in names.items() if name]
+        changes = changes if self.kind is NamespaceType.UTS else []
+        changes += [
+            f"/linux/sysctl ({key})"
+            for key in config.linux.sysctl
+            if sysctl_namespace(key) is self.kind
+        ]
+        if changes:
+            raise OcirtError(
+                f"{self.path}: is the host's own {self.kind} namespace, which {', '.join(changes)}"
+                " would change"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +152,17 @@ class JoinNamespace:
             setns(fd, FLAGS[self.kind])
         except OSError as e:
             # The user namespace we are in already can't be joined again; nor need it.
-            if self.kind is NamespaceType.USER and e.errno == errno.EINVAL and _is_own_user(fd):
+            if (
+                self.kind is NamespaceType.USER
+                and e.errno == errno.EINVAL
+                and _is_ours(fd, self.kind)
+            ):
                 return
             raise
 
 
-def _is_own_user(fd: int) -> bool:
-    own, joined = os.stat("/proc/self/ns/user"), os.fstat(fd)
+def _is_ours(fd: int, kind: NamespaceType) -> bool:
+    own, joined = os.stat(f"/proc/self/ns/{_FILES.get(kind, kind)}"), os.fstat(fd)
     return (own.st_dev, own.st_ino) == (joined.st_dev, joined.st_ino)
 
 
@@ -181,5 +210,9 @@ class TimeOffsets:
             if offset is not None
         ]
         if lines:
-            pid = c.init_pid or "self"
-            write_at(AT_FDCWD, f"/proc/{pid}/timens_offsets", "".join(lines))
+            file = f"/proc/{c.init_pid or 'self'}/timens_offsets"
+            try:
+                write_at(AT_FDCWD, file, "".join(lines))
+            except OSError as e:
+                wanted = ", ".join(line.strip() for line in lines)
+                raise OSError(e.errno, f"seconds and nanoseconds: {wanted}") from None

@@ -10,12 +10,21 @@ from dataclasses import dataclass
 
 from ocirt.errors import OcirtError
 from ocirt.kernel import constants as k
-from ocirt.kernel.files import open_procfs
-from ocirt.kernel.mounts import fd_path, mount, pivot_root, set_propagation, umount2
+from ocirt.kernel.files import open_procfs, read_at
+from ocirt.kernel.mounts import (
+    fd_path,
+    mount,
+    mount_setattr,
+    move_mount,
+    open_tree,
+    pivot_root,
+    set_propagation,
+    umount2,
+)
 from ocirt.kernel.process import chroot
-from ocirt.parts.mounts import make_read_only
+from ocirt.parts.mount_attributes import make_read_only
 from ocirt.parts.rootpath import Root
-from ocirt.parts.step import Context
+from ocirt.parts.step import Context, Undo, UndoKind
 
 # config-linux.md, "Rootfs Mount Propagation"; the r-forms are runc's.
 PROPAGATION = {
@@ -76,17 +85,78 @@ class BindRootfs:
     def run(self, c: Context) -> None:
         if c.proc < 0:
             c.proc = open_procfs()
-        fd = os.open(c.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = _open_directory(c.rootfs)
         if self.own_namespace:
             _make_parent_private(c.rootfs)
         mount(fd_path(fd), fd_path(fd), "", k.MS_BIND | k.MS_REC)
         # The descriptor means the directory under the mount just made: open the one on top.
-        top = os.open(c.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        top = _open_directory(c.rootfs)
         below, above = os.fstat(fd), os.fstat(top)
         os.close(fd)
         if (below.st_dev, below.st_ino) != (above.st_dev, above.st_ino):
             raise OcirtError(f"{c.rootfs}: was replaced while the container was being created")
         c.root = Root(top)
+
+
+@dataclass(frozen=True, slots=True)
+class BindInHost:
+    """For a container without a mount namespace of its own: its mounts are the host's.
+
+    All lie below this one, which is private, so that one unmount takes them back.
+    """
+
+    def undo(self, c: Context) -> Undo:
+        """Make the mount, detached: its id says later which one is ours."""
+        flags = k.OPEN_TREE_CLONE | k.AT_RECURSIVE | k.AT_SYMLINK_NOFOLLOW
+        c.host_rootfs = open_tree(k.AT_FDCWD, c.rootfs, flags)
+        return Undo(UndoKind.MOUNT, {"path": c.rootfs, "id": mount_id(c.host_rootfs)})
+
+    def run(self, c: Context) -> None:
+        below = _open_directory(c.rootfs)
+        try:
+            move_mount(c.host_rootfs, below)
+            # Where it lies on a shared mount it is one, too, from now on.
+            mount_setattr(c.host_rootfs, k.AT_RECURSIVE, propagation=k.MS_PRIVATE)
+        finally:
+            os.close(below)
+            os.close(c.host_rootfs)
+
+
+def mount_id(fd: int) -> int:
+    """Return the id of the mount that a descriptor is on (proc_pid_fdinfo(5))."""
+    text = read_at(k.AT_FDCWD, f"/proc/self/fdinfo/{fd}")
+    return int(text.partition("mnt_id:")[2].split()[0])
+
+
+def unmount_from_host(undo: Undo) -> None:
+    """Take BindInHost back, with all that was mounted below. Raises OSError or OcirtError."""
+    path, wanted = undo.data["path"], undo.data["id"]
+    try:
+        fd = _open_directory(path)
+    except FileNotFoundError:
+        return
+    try:
+        if mount_id(fd) == wanted:
+            umount2(fd_path(fd), k.MNT_DETACH)
+            return
+    finally:
+        os.close(fd)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        if any(line.startswith(f"{wanted} ") for line in mounts):
+            raise OcirtError(f"{path}: something else is mounted on the container's rootfs")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRootfs:
+    """Open what BindInHost mounted."""
+
+    def run(self, c: Context) -> None:
+        c.proc = open_procfs()
+        c.root = Root(_open_directory(c.rootfs))
+
+
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def _make_parent_private(rootfs: str) -> None:
@@ -146,7 +216,7 @@ class MoveRoot:
 
 @dataclass(frozen=True, slots=True)
 class Chroot:
-    """Enter the rootfs in a joined mount namespace, whose own root is other processes' too."""
+    """Enter the rootfs in a mount namespace whose own root is other processes', too."""
 
     def run(self, c: Context) -> None:
         os.fchdir(c.root.fd)

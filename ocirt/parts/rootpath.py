@@ -87,7 +87,28 @@ class Root:
         try:
             return self.open(path)
         except FileNotFoundError:
-            return self.walk(path, kind, mode)
+            made = self._make_last(path, kind, mode)
+            return self.walk(path, kind, mode) if made is None else made
+
+    def _make_last(self, path: str, kind: Make, mode: int) -> int | None:
+        """Make what is missing if that is the last component alone, as usual; None if it isn't."""
+        directory, name = os.path.split(path)
+        if name in ("", ".", ".."):
+            return None
+        try:
+            above = self.open(directory or "/", os.O_PATH | os.O_DIRECTORY)
+        except OSError:
+            return None
+        try:
+            fd = _step(above, name, kind, mode)
+        except OSError as e:
+            raise OSError(e.errno, os.strerror(e.errno or 0), path) from None
+        finally:
+            os.close(above)
+        if not stat.S_ISLNK(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+        return None
 
     def walk(self, path: str, make: Make = Make.NOTHING, mode: int = 0o755) -> int:
         """Resolve a path component by component and return an O_PATH descriptor. Raises OSError."""
@@ -103,7 +124,8 @@ class Root:
                     if name == ".." and len(above) > 1:
                         os.close(above.pop())
                     continue
-                fd = _step(above[-1], name, make if not todo else _on_the_way(make), mode)
+                kind, bits = (_on_the_way(make), 0o755) if todo else (make, mode)
+                fd = _step(above[-1], name, kind, bits)
                 if not stat.S_ISLNK(os.fstat(fd).st_mode):
                     above.append(fd)
                     continue

@@ -8,6 +8,7 @@ takes a privilege that the program may not have.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ocirt.errors import OcirtError
@@ -134,4 +135,16 @@ def list_mask(text: str, pointer: str) -> bytes:
                 f"{pointer}: {part!r} isn't a range of numbers up to {_LARGEST_NUMBER}"
             )
         mask |= (1 << high + 1) - (1 << low)
+    return _words(mask)
+
+
+def cpu_mask(cpus: Iterable[int]) -> bytes:
+    """Return a set of CPUs as a bit mask of whole words."""
+    mask = 0
+    for cpu in cpus:
+        mask |= 1 << cpu
+    return _words(mask)
+
+
+def _words(mask: int) -> bytes:
     return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")

@@ -21,11 +21,9 @@ from ocirt.parts.seccomp_cache import default_cache
 from ocirt.parts.seccomp_compile import compile_profile
 from ocirt.parts.seccomp_enosys import PERMISSIVE
 from ocirt.parts.step import Context
+from ocirt.spec.known_annotations import SECCOMP_STRICT
 from ocirt.spec.model import Seccomp
 from ocirt.spec.names import SECCOMP_FLAGS
-
-# crun's: any value but "0" makes a name that libseccomp doesn't know an error.
-_FAIL_UNKNOWN = "run.oci.seccomp_fail_unknown_syscall"
 
 
 def filter_flags(profile: Seccomp) -> int:
@@ -81,8 +79,9 @@ class CompileFilter:
 def _judge_unknown(c: Context, profile: Seccomp, names: Sequence[str]) -> None:
     """Refuse names that libseccomp doesn't know, or warn where a rule that forbids is lost."""
     words = f"libseccomp doesn't know {', '.join(names)}"
-    if c.config.annotations.get(_FAIL_UNKNOWN, "0") != "0":
-        raise OcirtError(f"{words}, which the annotation {_FAIL_UNKNOWN} makes an error")
+    # As in crun, any value but "0".
+    if c.config.annotations.get(SECCOMP_STRICT, "0") != "0":
+        raise OcirtError(f"{words}, which the annotation {SECCOMP_STRICT} makes an error")
     if profile.default_action in PERMISSIVE:
         c.warn(f"/linux/seccomp/syscalls: {words}: {profile.default_action} applies")
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from ocirt.cgroups.manager import Attachment, CgroupPaths
 from ocirt.errors import OcirtError
 from ocirt.kernel.stublist import StubList
+from ocirt.parts.locked_view import LockedView
 from ocirt.parts.rootpath import Root
 from ocirt.spec.model import Config
 
@@ -41,6 +42,8 @@ class UndoKind(StrEnum):
 
     PROCESS = "process"
     CGROUP = "cgroup"
+    RESCTRL = "resctrl"
+    MOUNT = "mount"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +113,13 @@ class Context:
     pidfd_socket: int = -1  # the socket that gets init's pidfd
     namespaces: dict[str, int] = field(default_factory=dict)  # joined ones, by type
     sources: dict[int, int] = field(default_factory=dict)  # detached bind sources, by mount index
+    host_rootfs: int = -1  # the rootfs as a mount of the host's, detached
+    locked_view: LockedView | None = None  # where sources for a user namespace are opened
     filter: bytes = b""  # the compiled seccomp program
     stub_procfs: int = -1  # procfs of the host, where the stub needs one
     stub: StubList = field(default_factory=StubList)
+    hook_output: tuple[int, int] = (-1, -1)  # files for hooks' stdout and stderr, -1 for none
+    hook_copy: int = -1  # what startContainer hooks write
     network: int = -1  # init's network namespace, where devices were moved into it
     moved_devices: list[tuple[str, str]] = field(default_factory=list)  # their old and new names
     inherited: list[int] = field(default_factory=list)  # descriptors that exec's stub gets

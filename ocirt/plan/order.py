@@ -16,7 +16,6 @@ from ocirt.cgroups import manager
 from ocirt.cgroups.layout import Mode
 from ocirt.cgroups.manager import CgroupPaths
 from ocirt.cgroups.resources import Phase, Write
-from ocirt.errors import OcirtError
 from ocirt.parts import (
     cgroup,
     credentials,
@@ -25,6 +24,7 @@ from ocirt.parts import (
     hooks,
     identity,
     idmap,
+    intelrdt,
     limits,
     lsm,
     masks,
@@ -40,7 +40,8 @@ from ocirt.parts import (
 from ocirt.parts.mount_options import MountOptions
 from ocirt.parts.step import Action, Side, Step
 from ocirt.plan.host import Host, Options
-from ocirt.plan.unsupported import refuse_unsupported
+from ocirt.plan.refusals import refuse
+from ocirt.spec.known_annotations import PIDFD_RECEIVER
 from ocirt.spec.model import Config, NamespaceType
 
 _R, _J, _I, _S = Side.RUNTIME, Side.JOINER, Side.INIT, Side.STUB
@@ -73,6 +74,18 @@ class _Builder:
         return NamespaceType.MOUNT in self.namespaces.new
 
     @property
+    def host_mounts(self) -> bool:
+        return not self.namespaces.owns(NamespaceType.MOUNT)
+
+    @property
+    def pidfd_socket(self) -> tuple[str, str] | None:
+        """The path of the socket that gets init's pidfd, and where it was asked for."""
+        if self.options.pidfd_socket is not None:
+            return self.options.pidfd_socket, ""
+        path = self.config.annotations.get(PIDFD_RECEIVER)
+        return None if path is None else (path, f"/annotations/{PIDFD_RECEIVER}")
+
+    @property
     def user_namespace(self) -> bool:
         return self.namespaces.owns(NamespaceType.USER)
 
@@ -89,7 +102,6 @@ class _Builder:
 
 def build(config: Config, host: Host, options: Options) -> Plan:
     """Return the plan for a valid config. Raises OcirtError for what can't work together."""
-    refuse_unsupported(config)
     root = config.root.path if config.root else ""
     paths = manager.paths(config.linux.cgroups_path, options.container_id, host.layout)
     writes = manager.writes(config.linux.resources, host.layout)
@@ -102,7 +114,7 @@ def build(config: Config, host: Host, options: Options) -> Plan:
         paths,
         writes,
     )
-    _check(b)
+    refuse(config, host, b.namespaces, paths)
     stub = tuple(_stub(b))
     create = (
         *_prepare(b),
@@ -142,14 +154,18 @@ def _prepare(b: _Builder) -> Iterator[Step]:
         path = b.options.console_socket
         connect = terminal.ConnectConsole(path)
         yield Step(_R, f"connect to the console socket {path}", "/process/terminal", connect)
-    if b.options.pidfd_socket is not None:
-        path = b.options.pidfd_socket
-        yield Step(_R, f"connect to the pidfd socket {path}", "", process.ConnectPidfdSocket(path))
+    if b.pidfd_socket is not None:
+        path, pointer = b.pidfd_socket
+        connect_pidfd = process.ConnectPidfdSocket(path)
+        yield Step(_R, f"connect to the pidfd socket {path}", pointer, connect_pidfd)
     yield from mounts.source_steps(
         b.config,
         b.options.bundle,
-        host_opens_sources=b.user_namespace and b.host.privileged,
+        host_opens_sources=b.host_mounts or (b.user_namespace and b.host.privileged),
+        locked=b.user_namespace,
     )
+    yield from intelrdt.make_steps(b.config.linux.intel_rdt, b.options.container_id)
+    yield from hooks.output_steps(b.config)
     yield Step(_R, "prepare the stub", "", process.PrepareStub())
     yield Step(
         _R,
@@ -158,6 +174,14 @@ def _prepare(b: _Builder) -> Iterator[Step]:
         cgroup.MakeCgroup(b.paths, b.host.layout, optional=b.options.rootless),
         undo="kill what is left in the cgroup and remove it",
     )
+    if b.host_mounts:
+        yield Step(
+            _R,
+            f"bind the rootfs {b.rootfs} onto itself, in the host's mount namespace",
+            "/root/path",
+            rootfs.BindInHost(),
+            undo="unmount it with all that is below",
+        )
     if _borrows_memory_cgroup(b):
         own = cgroup.OpenOwnMemoryCgroup(b.host.layout)
         yield Step(_R, "open the runtime's own memory cgroup", "/linux/cgroupsPath", own)
@@ -206,6 +230,7 @@ def _processes(b: _Builder) -> Iterator[Step]:
     if adjustment is not None:
         score = limits.SetOomScoreAdj(adjustment, b.options.rootless)
         yield Step(_R, f"set oom_score_adj to {adjustment}", "/process/oomScoreAdj", score)
+    yield from intelrdt.assign_steps(b.config.linux.intel_rdt)
 
 
 def _join(b: _Builder) -> Iterator[Step]:
@@ -270,6 +295,12 @@ def _isolate(b: _Builder) -> Iterator[Step]:
     if borrow:
         leave = cgroup.LeaveMemoryCgroup()
         yield Step(_I, "leave the memory cgroup for now", "/linux/cgroupsPath", leave)
+    yield from cgroup.ownership_steps(
+        b.config,
+        b.host.layout,
+        new_namespace=NamespaceType.CGROUP in b.namespaces.new,
+        optional=b.options.rootless,
+    )
     yield Step(_I, "start a session", "", identity.NewSession())
     if not b.options.no_new_keyring:
         yield Step(_I, "join a new session keyring", "", identity.NewKeyring())
@@ -294,8 +325,11 @@ def _filesystem(b: _Builder) -> Iterator[Step]:
     if b.own_mounts:
         private = rootfs.PrivateMounts(b.config.linux.rootfs_propagation)
         yield Step(_I, "cut mounts off from the host's", "/linux/rootfsPropagation", private)
-    bind = rootfs.BindRootfs(own_namespace=b.own_mounts)
-    yield Step(_I, f"bind the rootfs {b.rootfs} onto itself", "/root/path", bind)
+    if b.host_mounts:
+        yield Step(_I, f"open the rootfs {b.rootfs}", "/root/path", rootfs.OpenRootfs())
+    else:
+        bind = rootfs.BindRootfs(own_namespace=b.own_mounts)
+        yield Step(_I, f"bind the rootfs {b.rootfs} onto itself", "/root/path", bind)
     yield from mounts.steps(
         b.config,
         b.options.bundle,
@@ -331,8 +365,7 @@ def _seal(b: _Builder) -> Iterator[Step]:
     for key, value in b.config.linux.sysctl.items():
         pointer = f"/linux/sysctl/{key.replace('~', '~0').replace('/', '~1')}"
         yield Step(_I, f"set sysctl {key}", pointer, identity.SetSysctl(key, value))
-    if b.own_mounts:
-        yield from masks.steps(b.config)
+    yield from masks.steps(b.config)
     if b.config.process is not None:
         p = b.config.process
         find = executable.FindExecutable(p.args[0], p.env, p.cwd)
@@ -375,7 +408,7 @@ def _wait(b: _Builder, stub: tuple[Step, ...]) -> Iterator[Step]:
     for index, limit in enumerate(b.config.process.rlimits if b.config.process else ()):
         pointer = f"/process/rlimits/{index}"
         yield Step(_R, f"set {limit.type}", pointer, limits.SetRlimit(limit))
-    if b.options.pidfd_socket is not None:
+    if b.pidfd_socket is not None:
         yield Step(_R, "send init's pidfd", "", process.SendPidfd())
 
 
@@ -399,30 +432,3 @@ def _stub(b: _Builder) -> Iterator[Step]:
 def _label_warnings(b: _Builder) -> Iterator[str]:
     if b.config.linux.mount_label and not b.host.selinux:
         yield "/linux/mountLabel: this host has no SELinux; left out"
-
-
-def _check(b: _Builder) -> None:
-    """Refuse combinations that neither schema nor rules can judge."""
-    config, ns = b.config, b.namespaces
-    if not ns.owns(NamespaceType.MOUNT):
-        raise OcirtError(
-            "/linux/namespaces: a container needs a mount namespace (add {'type': 'mount'}):"
-            " its mounts would appear on the host"
-        )
-    if not b.host.privileged and not b.user_namespace:
-        raise OcirtError(
-            "/linux/namespaces: without root a container needs a user namespace; `ocirt spec"
-            " --rootless` shows how"
-        )
-    if config.linux.net_devices and not ns.owns(NamespaceType.NETWORK):
-        raise OcirtError(
-            "/linux/netDevices: devices can be moved only into a network namespace of the"
-            " container's (add {'type': 'network'})"
-        )
-    for key in config.linux.sysctl:
-        kind = identity.sysctl_namespace(key)
-        if kind is None or not ns.owns(kind):
-            why = f"it needs a {kind} namespace" if kind else "it isn't part of any namespace"
-            raise OcirtError(f"/linux/sysctl: {key} would change the host: {why}")
-    if b.host.layout.mode is Mode.V2 and not b.paths:
-        raise OcirtError("/linux/cgroupsPath: no cgroup hierarchy is mounted")

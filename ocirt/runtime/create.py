@@ -82,7 +82,7 @@ def create_entry(store: Store, container_id: str, options: CreateOptions) -> Ent
     for warning in plan.warnings:
         _log.warning(warning)
     entry = store.reserve(container_id)
-    record = _record(entry, config, bundle)
+    record = _record(entry, config, bundle, options)
     execution = _execution(entry, config, record)
     execution.context.console = options.console
     try:
@@ -191,7 +191,7 @@ def _create(
         write_pid_file(options.pid_file, record.init_pid)
 
 
-def _record(entry: Entry, config: Config, bundle: str) -> Record:
+def _record(entry: Entry, config: Config, bundle: str, options: CreateOptions) -> Record:
     root = config.root.path if config.root else ""
     now = datetime.datetime.now(datetime.UTC)
     return Record(
@@ -207,6 +207,7 @@ def _record(entry: Entry, config: Config, bundle: str) -> Record:
         shares_pids=not any(
             n.type is NamespaceType.PID and not n.path for n in config.linux.namespaces
         ),
+        own_keyring=not options.no_new_keyring,
         agent=config.linux.seccomp is not None and config.linux.seccomp.notifies,
         annotations=config.annotations,
     )

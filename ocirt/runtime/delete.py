@@ -7,7 +7,6 @@ import logging
 import os
 
 from ocirt.errors import ContainerNotFoundError, OcirtError, StateConflictError
-from ocirt.parts.step import UndoKind
 from ocirt.runtime import journal
 from ocirt.runtime.query import Status, status_of
 from ocirt.runtime.store import Entry, Record, Store
@@ -76,9 +75,7 @@ def _get_lock_by_force(entry: Entry) -> None:
     """Lock the container; an operation at work on it, a create above all, loses its init."""
     if entry.lock(0):
         return
-    for undo in journal.read(entry):
-        if undo.kind is UndoKind.PROCESS:
-            journal.end_process(int(undo.data["pid"]), int(undo.data["start"]))
+    journal.end_processes(entry)
     if not entry.lock(_PATIENCE):
         raise OcirtError(
             f"container {entry.id}: another operation has held its lock for {_PATIENCE:.0f} s"

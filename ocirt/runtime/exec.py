@@ -28,13 +28,13 @@ from ocirt.parts.limits import oom_score_adj
 from ocirt.parts.process import send_pidfd, stub_file
 from ocirt.parts.rootpath import Root
 from ocirt.parts.seccomp import CompileFilter
-from ocirt.parts.stdio import OwnStdio
+from ocirt.parts.stdio import OwnStdio, close_on_exec_from
 from ocirt.parts.step import Context
 from ocirt.parts.terminal import connect_console, open_pair, send_master
 from ocirt.runtime.agent import connected, hear
 from ocirt.runtime.create import check_console, check_preserved, write_pid_file
 from ocirt.runtime.exec_options import ExecOptions, below, process_of
-from ocirt.runtime.foreground import prepare_terminal, wait_for
+from ocirt.runtime.foreground import HeldSignals, prepare_terminal, wait_for
 from ocirt.runtime.host import read_host
 from ocirt.runtime.pids import open_process
 from ocirt.runtime.query import Status, status_of
@@ -53,12 +53,16 @@ def exec_in(store: Store, container_id: str, options: ExecOptions) -> int:
     tells a failure of ours from one of the program's.
     """
     try:
-        pid, terminal = _start(store, container_id, options)
-        if options.pidfd_socket is not None:
-            send_pidfd(options.pidfd_socket, b"setns", os.pidfd_open(pid))
-        if options.pid_file:
-            write_pid_file(options.pid_file, pid)
-        return 0 if options.detach else wait_for(pid, terminal)
+        check_preserved(options.preserve_fds)
+        with store.locked(container_id, shared=True) as entry:
+            if options.detach:
+                _tell(options, _start(entry, options)[0])
+                return 0
+            with HeldSignals():
+                pid, terminal = _start(entry, options)
+                entry.unlock()
+                _tell(options, pid)
+                return wait_for(pid, terminal)
     except OcirtError as e:
         e.exit_status = NOT_RUN
         raise
@@ -68,22 +72,36 @@ def exec_in(store: Store, container_id: str, options: ExecOptions) -> int:
         raise error from e
 
 
-def _start(store: Store, container_id: str, options: ExecOptions) -> tuple[int, int]:
+def _tell(options: ExecOptions, pid: int) -> None:
+    """Tell who wants to know which process it is; a program that nobody knows of is ended."""
+    try:
+        if options.pidfd_socket is not None:
+            send_pidfd(options.pidfd_socket, b"setns", os.pidfd_open(pid))
+        if options.pid_file:
+            write_pid_file(options.pid_file, pid)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
+def _start(entry: Entry, options: ExecOptions) -> tuple[int, int]:
     """Return the pid of the program, which runs, and its terminal's master, -1 if we have none."""
-    check_preserved(options.preserve_fds)
-    with store.locked(container_id) as entry:
-        record = entry.read_record()
-        status, _ = status_of(entry, record)
-        if record is None or status is not Status.RUNNING:
-            raise StateConflictError(f"cannot exec in a {status} container")
-        config = config_from_bytes(entry.read(CONFIG), f"{entry.path}/{CONFIG}")
-        init = open_process(record.init_pid, record.init_start)
-        if init is None:
-            raise StateConflictError("cannot exec in a stopped container")
-        with init:
-            context = _context(entry, record, config, init.fd)
-            _refuse_paused(context, options)
-            return _enter(context, config, options)
+    record = entry.read_record()
+    status, _ = status_of(entry, record)
+    if record is None or status not in (Status.CREATED, Status.RUNNING):
+        raise StateConflictError(f"cannot exec in a {status} container")
+    if options.ignore_paused:
+        # It may have to wait for what resumes the container, or deletes it.
+        entry.unlock()
+    config = config_from_bytes(entry.read(CONFIG), f"{entry.path}/{CONFIG}")
+    init = open_process(record.init_pid, record.init_start)
+    if init is None:
+        raise StateConflictError("cannot exec in a stopped container")
+    with init:
+        context = _context(entry, record, config, init.fd)
+        _refuse_paused(context, options)
+        return _enter(context, config, record, options)
 
 
 def _refuse_paused(c: Context, options: ExecOptions) -> None:
@@ -107,7 +125,6 @@ def _context(entry: Entry, record: Record, config: Config, pidfd: int) -> Contex
         proc=proc,
         # A magic link of init's: the root that it sees, whatever is mounted there.
         root=Root(os.open(f"{record.init_pid}/root", os.O_PATH | os.O_CLOEXEC, dir_fd=proc)),
-        cwd=0,  # the stub changes directory itself
         init_pid=record.init_pid,
         init_pidfd=pidfd,
         init_start=record.init_start,
@@ -115,7 +132,7 @@ def _context(entry: Entry, record: Record, config: Config, pidfd: int) -> Contex
     )
 
 
-def _enter(c: Context, config: Config, options: ExecOptions) -> tuple[int, int]:
+def _enter(c: Context, config: Config, record: Record, options: ExecOptions) -> tuple[int, int]:
     process = process_of(config, options)
     for step in lsm.early_steps(process):
         step.action.run(c)
@@ -124,6 +141,7 @@ def _enter(c: Context, config: Config, options: ExecOptions) -> tuple[int, int]:
     )
     if c.cgroup is not None:
         c.cgroup = below(c.cgroup, options.cgroups)
+    enter.OpenDirectory(process.cwd).run(c)
     FindExecutable(process.args[0], process.env, process.cwd).run(c)
     if config.linux.seccomp is not None:
         CompileFilter(config.linux.seccomp).run(c)
@@ -138,7 +156,13 @@ def _enter(c: Context, config: Config, options: ExecOptions) -> tuple[int, int]:
         lsm.hand_procfs_on(c, c.proc)
     host = read_host()
     for step in (
-        *enter.steps(process, report=theirs.fileno(), pid_to=pid_to),
+        *enter.steps(
+            process,
+            report=theirs.fileno(),
+            pid_to=pid_to,
+            own_keyring=record.own_keyring,
+            exact_cgroup=bool(options.cgroups),
+        ),
         *credentials.steps(
             config,
             process,
@@ -148,6 +172,8 @@ def _enter(c: Context, config: Config, options: ExecOptions) -> tuple[int, int]:
         ),
     ):
         step.action.run(c)
+    # What our caller leaks ends with the stub's exec: nothing of the host's is open inside.
+    close_on_exec_from(3 + options.preserve_fds)
     state = hook_state(config, c.container_id, Status.RUNNING, c.init_pid, c.bundle)
     with connected(config.linux.seccomp, state) as agent:
         with oom_score_adj(c.proc, process.oom_score_adj):

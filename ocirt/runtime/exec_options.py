@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError
 from ocirt.spec.model import Capabilities, Config, Process
 from ocirt.spec.validate import read_process
+
+_log = logging.getLogger("ocirt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +48,22 @@ class ExecOptions:
 def process_of(config: Config, options: ExecOptions) -> Process:
     """Return what to run: the file's or the container's process with the caller's changes.
 
-    Raises OcirtError, with the findings for a file that isn't valid.
+    What is odd about a file is logged. Raises OcirtError, with the findings for one that isn't
+    valid.
     """
     own = config.process or Process(cwd="/")
     if options.process_file is not None:
-        process = _like(read_process(options.process_file)[0], own)
+        described, warnings = read_process(options.process_file)
+        for warning in warnings:
+            _log.warning("%s: %s", options.process_file, warning)
+        process = _like(described, own)
     else:
         process = replace(own, args=options.args, terminal=False, console_size=None)
     if not process.args:
         raise OcirtError("/args: is missing: which program?")
+    for entry in options.env:
+        if entry.find("=") < 1:
+            raise OcirtError(f"--env {entry}: invalid environment variable; give NAME=VALUE")
     user = process.user
     if options.user is not None:
         uid, gid = options.user
@@ -76,6 +86,8 @@ def _like(process: Process, own: Process) -> Process:
     """Return a process with what its file leaves open as the container's own has it, as runc."""
     return replace(
         process,
+        capabilities=own.capabilities if process.capabilities is None else process.capabilities,
+        rlimits=process.rlimits or own.rlimits,
         oom_score_adj=own.oom_score_adj if process.oom_score_adj is None else process.oom_score_adj,
         scheduler=process.scheduler or own.scheduler,
         io_priority=process.io_priority or own.io_priority,

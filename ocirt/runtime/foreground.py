@@ -15,6 +15,7 @@ from ocirt.kernel.signals import (
     ALL,
     SIG_BLOCK,
     SIG_SETMASK,
+    SIG_UNBLOCK,
     pthread_sigmask,
     read_signalfd,
     signalfd,
@@ -35,14 +36,34 @@ _LAST_CHUNKS = 256
 _END_OF_FILE = b"\x04"
 
 
+class HeldSignals:
+    """Keep signals, from before the program runs until wait_for() hands them on.
+
+    One that comes a moment after the program's first words is the program's already.
+    """
+
+    def __enter__(self) -> None:
+        self._previous = pthread_sigmask(SIG_BLOCK, _AWAITED)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # What came too late for the program isn't meant for us either.
+        while sigtimedwait(_FORWARDED, 0):
+            continue
+        pthread_sigmask(SIG_SETMASK, self._previous)
+
+
 def wait_for(pid: int, terminal: int = -1, notify: Notify | None = None) -> int:
     """Forward signals to a child until it ends, reaping whatever else becomes our child.
 
     terminal is the master of the program's terminal: what people type goes there, and what it
     says comes here; it is closed at the end. notify is where the program says that it is ready.
-    Returns the exit status, 128 + n if signal n ended it.
+    Call it with HeldSignals. Returns the exit status, 128 + n if signal n ended it.
     """
-    previous = pthread_sigmask(SIG_BLOCK, _AWAITED)
     arrivals = signalfd(_AWAITED)
     try:
         if terminal < 0:
@@ -51,24 +72,32 @@ def wait_for(pid: int, terminal: int = -1, notify: Notify | None = None) -> int:
             return _wait(pid, arrivals, relay, notify)
     finally:
         os.close(arrivals)
-        # What came too late for the container isn't meant for us either.
-        while sigtimedwait(_FORWARDED, 0):
-            continue
-        pthread_sigmask(SIG_SETMASK, previous)
 
 
 def prepare_terminal(master: int) -> None:
     """Set a program's terminal up before the program sees it, and saves what it saw.
 
-    It has the size of the caller's. Line feeds come as the program wrote them, as without a
-    terminal; the caller's terminal turns them into CR LF.
+    It has the size of the caller's, and takes its input for UTF-8 if that does. Line feeds come as
+    the program wrote them, as without a terminal; the caller's terminal turns them into CR LF.
     """
-    tty.tcsetattr(master, tty.without_onlcr(tty.tcgetattr(master)))
-    _copy_size(_own_terminal(), master)
+    host = _own_terminal()
+    attributes = tty.without_onlcr(tty.tcgetattr(master))
+    if host >= 0:
+        attributes = tty.in_utf8_as(attributes, tty.tcgetattr(host))
+    tty.tcsetattr(master, attributes)
+    _copy_size(host, master)
 
 
 def _own_terminal() -> int:
     return next((fd for fd in (0, 1, 2) if tty.is_terminal(fd)), -1)
+
+
+def _in_background(host: int) -> bool:
+    """Whether a terminal is somebody else's just now, who has set it as they want it."""
+    try:
+        return os.tcgetpgrp(host) != os.getpgrp()
+    except OSError:
+        return False  # it isn't our controlling terminal
 
 
 def _copy_size(host: int, master: int) -> None:
@@ -155,6 +184,8 @@ class Relay:
     def __enter__(self) -> Relay:
         os.set_blocking(self._master, False)
         if self._host >= 0:
+            # In the background whatever touches the terminal stops us, until a shell's `fg`.
+            pthread_sigmask(SIG_UNBLOCK, (signal.SIGTTIN, signal.SIGTTOU))
             self._saved = tty.tcgetattr(self._host)
             self.resume()
         return self
@@ -165,7 +196,7 @@ class Relay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._saved is not None:
+        if self._saved is not None and not _in_background(self._host):
             try:
                 tty.tcsetattr(self._host, self._saved)
             except OSError:

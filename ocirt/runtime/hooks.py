@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from ocirt.errors import OcirtError
-from ocirt.parts.hooks import hook_state, run_hook
+from ocirt.kernel.stublist import Failure, HookEnd
+from ocirt.parts.hooks import describe_end, hook_state, log_hook, output_files, run_hook
 from ocirt.runtime.store import CONFIG, Entry, Record
-from ocirt.spec.model import Config
+from ocirt.spec.model import Config, Hook
 from ocirt.spec.validate import config_from_bytes
 
 _log = logging.getLogger("ocirt")
@@ -23,20 +25,53 @@ def run_poststart(entry: Entry, record: Record) -> None:
     """Run the poststart hooks. Raises OcirtError at the first that fails (runtime.md, step 10)."""
     config = kept_config(entry)
     document = hook_state(config, record.id, "running", record.init_pid, record.bundle)
-    for index, hook in enumerate(config.hooks.poststart):
-        try:
-            run_hook(hook, document, cwd=record.bundle)
-        except OcirtError as e:
-            raise OcirtError(
-                f"run the poststart hook {hook.path} [/hooks/poststart/{index}]: {e}"
-            ) from None
+    with output_files(config.annotations) as files:
+        for index, hook in enumerate(config.hooks.poststart):
+            pointer = f"/hooks/poststart/{index}"
+            try:
+                run_hook(hook, document, pointer, cwd=record.bundle, files=files)
+            except OcirtError as e:
+                raise OcirtError(f"run the poststart hook {hook.path} [{pointer}]: {e}") from None
 
 
 def run_poststop(config: Config, record: Record) -> None:
     """Run the poststop hooks; one that fails is a warning, and the others still run."""
+    if not config.hooks.poststop:
+        return
     document = hook_state(config, record.id, "stopped", 0, record.bundle)
-    for index, hook in enumerate(config.hooks.poststop):
+    try:
+        with output_files(config.annotations) as files:
+            _run_poststop(config.hooks.poststop, document, record.bundle, files)
+    except OcirtError as e:
+        _log.warning("%s", e)
+        _run_poststop(config.hooks.poststop, document, record.bundle, (-1, -1))
+
+
+def _run_poststop(
+    wanted: tuple[Hook, ...], document: dict[str, object], cwd: str, files: tuple[int, int]
+) -> None:
+    for index, hook in enumerate(wanted):
+        pointer = f"/hooks/poststop/{index}"
         try:
-            run_hook(hook, document, cwd=record.bundle)
+            run_hook(hook, document, pointer, cwd=cwd, files=files)
         except OcirtError as e:
-            _log.warning("poststop hook %s [/hooks/poststop/%d]: %s", hook.path, index, e)
+            _log.warning("poststop hook %s [%s]: %s", hook.path, pointer, e)
+
+
+def log_start_hooks(entry: Entry, ends: tuple[HookEnd, ...]) -> None:
+    """Say in the debug log what became of the startContainer hooks, which the stub ran."""
+    if not ends or not _log.isEnabledFor(logging.DEBUG):
+        return
+    wanted = kept_config(entry).hooks.start_container
+    for index, (hook, end) in enumerate(zip(wanted, ends, strict=False)):
+        how = describe_report(end.failure, end.number)
+        log_hook(hook, f"/hooks/startContainer/{index}", end.seconds, how, end.said.strip())
+
+
+def describe_report(failure: Failure, number: int) -> str:
+    """Return in words how a hook ended, by what the stub says of it."""
+    if failure is Failure.BY_TIMEOUT:
+        return f"killed after its timeout of {number // 1000} s"
+    if failure is Failure.BY_ERRNO:
+        return os.strerror(number).lower()
+    return describe_end(os.waitstatus_to_exitcode(number))

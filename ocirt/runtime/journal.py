@@ -14,6 +14,8 @@ import signal
 from ocirt.cgroups import manager
 from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError
+from ocirt.parts import intelrdt
+from ocirt.parts.rootfs import unmount_from_host
 from ocirt.parts.step import Undo, UndoKind
 from ocirt.runtime.pids import open_process
 from ocirt.runtime.store import JOURNAL, Entry
@@ -49,34 +51,58 @@ def read(entry: Entry) -> list[Undo]:
     return records
 
 
-def undo_all(entry: Entry) -> None:
-    """Take back everything the journal names. Raises OcirtError for what can't be."""
-    for record in reversed(read(entry)):
-        if record.kind is UndoKind.PROCESS:
-            end_process(int(record.data["pid"]), int(record.data["start"]))
-        else:
+def undo_all(entry: Entry, *, complete: bool = False) -> None:
+    """Take back everything the journal names; complete says that create came to its end.
+
+    Raises OcirtError or OSError for what can't be taken back.
+    """
+    records = read(entry)
+    _end_processes(records)
+    for record in reversed(records):
+        if record.kind is UndoKind.RESCTRL:
+            intelrdt.remove(record, complete=complete)
+        elif record.kind is UndoKind.MOUNT:
+            unmount_from_host(record)
+        elif record.kind is UndoKind.CGROUP:
             _remove_cgroup(record)
 
 
-def end_process(pid: int, start: int) -> None:
+def end_processes(entry: Entry) -> None:
+    """Kill the processes that the journal names, also frozen ones, and wait until they are gone."""
+    _end_processes(read(entry))
+
+
+def _end_processes(records: list[Undo]) -> None:
+    cgroups = [_own_cgroups(r) for r in records if r.kind is UndoKind.CGROUP]
+    for record in reversed(records):
+        if record.kind is UndoKind.PROCESS:
+            _end_process(int(record.data["pid"]), int(record.data["start"]), cgroups)
+
+
+def _end_process(pid: int, start: int, cgroups: list[CgroupPaths]) -> None:
     """Kill a process and wait until it is gone; nothing happens if it isn't the one meant."""
     process = open_process(pid, start)
     if process is None:
         return
     with process:
         process.kill(signal.SIGKILL)
+        for paths in cgroups:
+            manager.thaw(paths)
         if not process.wait(_PATIENCE):
             raise OcirtError(
                 f"process {pid} was killed but doesn't end (is it frozen, or waiting for I/O?)"
             )
 
 
+def _own_cgroups(record: Undo) -> CgroupPaths:
+    """Return those that create made: others aren't ours to empty, to thaw or to remove."""
+    return CgroupPaths.from_json(record.data["paths"]).only(tuple(record.data["made"]))
+
+
 def _remove_cgroup(record: Undo) -> None:
-    made = tuple(record.data["made"])
-    # Pre-existing cgroups aren't ours: neither to remove nor to empty.
-    ours = CgroupPaths.from_json(record.data["paths"]).only(made)
+    ours = _own_cgroups(record)
     manager.remove(
-        made,
+        tuple(record.data["made"]),
         deadline_seconds=_PATIENCE,
         empty=lambda: manager.kill(ours, signal.SIGKILL),
     )

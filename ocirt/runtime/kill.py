@@ -48,3 +48,6 @@ def kill(store: Store, container_id: str, signal: int, *, everything: bool) -> N
                 raise StateConflictError("container not running: its process has just ended")
         except PermissionError:
             raise OcirtError(f"no permission to signal process {record.init_pid}") from None
+    if signal == SIGKILL and record.cgroup is not None:
+        # A paused container's process couldn't die.
+        manager.thaw(CgroupPaths.from_json(record.cgroup))

@@ -11,7 +11,7 @@ import prctl
 from ocirt.errors import OcirtError
 from ocirt.parts.terminal import receive_master
 from ocirt.runtime.create import CreateOptions, check_options, create_entry
-from ocirt.runtime.foreground import prepare_terminal, wait_for
+from ocirt.runtime.foreground import HeldSignals, prepare_terminal, wait_for
 from ocirt.runtime.notify import listen
 from ocirt.runtime.start import start_entry, wait_until_ready
 from ocirt.runtime.store import Entry, Store
@@ -61,13 +61,16 @@ def _carry(
         if record is None:
             raise OcirtError(f"container {entry.id} vanished while it was being created")
         notify = listen(entry, notify_socket)
-        start_entry(entry)
-        entry.unlock()
         if console is None:
+            start_entry(entry)
+            entry.unlock()
             if notify is not None:
                 wait_until_ready(entry, notify)
             return 0
-        status = wait_for(record.init_pid, terminal, notify)
+        with HeldSignals():
+            start_entry(entry)
+            entry.unlock()
+            status = wait_for(record.init_pid, terminal, notify)
         if not keep:
             entry.lock()
             if entry.is_current():

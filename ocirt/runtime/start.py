@@ -10,9 +10,9 @@ import socket
 from ocirt.errors import OcirtError, StateConflictError
 from ocirt.kernel.stublist import Failure, Report
 from ocirt.kernel.unix import connect_in
-from ocirt.parts.hooks import describe_end, hook_state
+from ocirt.parts.hooks import hook_state, with_output
 from ocirt.runtime.agent import Agent, connected, hear
-from ocirt.runtime.hooks import kept_config, run_poststart
+from ocirt.runtime.hooks import describe_report, kept_config, log_start_hooks, run_poststart
 from ocirt.runtime.notify import Notify, listen
 from ocirt.runtime.pids import is_alive, open_process
 from ocirt.runtime.query import Status, status_of
@@ -94,6 +94,7 @@ def _go(entry: Entry, record: Record, channel: socket.socket, agent: Agent | Non
     finally:
         # Whatever came of it, there is nobody left to say "go" to.
         entry.unlink(SOCKET)
+    log_start_hooks(entry, report.hooks)
     if not report.executed:
         message = _explain(report, record)
         if report.failure in (Failure.BY_STATUS, Failure.BY_TIMEOUT):
@@ -114,6 +115,5 @@ def _explain(report: Report, record: Record) -> str:
         name = errno.errorcode.get(report.number, "")
         words = os.strerror(report.number).lower()
         return f"{report.text}: {words}" + (f" ({name})" if name else "")
-    if report.failure is Failure.BY_TIMEOUT:
-        return f"{report.text}: killed after its timeout of {report.number // 1000} s"
-    return f"{report.text}: {describe_end(os.waitstatus_to_exitcode(report.number))}"
+    end = describe_report(report.failure, report.number)
+    return f"{report.text}: {with_output(end, report.hooks[-1].said.strip())}"

@@ -60,6 +60,7 @@ class Record:
     poststart: bool = False
     agent: bool = False  # system calls are asked about (SCMP_ACT_NOTIFY)
     rootless: bool = False
+    own_keyring: bool = True  # a session keyring
     shares_pids: bool = False  # its pid namespace isn't its own
     annotations: dict[str, str] = field(default_factory=dict)
     cgroup: dict[str, Any] | None = None
@@ -119,11 +120,14 @@ class Store:
             ) from None
 
     @contextmanager
-    def locked(self, container_id: str) -> Iterator[Entry]:
-        """Open and lock a container for an operation that changes it."""
+    def locked(self, container_id: str, *, shared: bool = False) -> Iterator[Entry]:
+        """Open and lock a container for an operation that changes it.
+
+        shared lets others of its kind in, and keeps out those that change it.
+        """
         entry = self.open(container_id)
         try:
-            entry.lock()
+            entry.lock(shared=shared)
             if not entry.is_current():
                 raise ContainerNotFoundError(f"container does not exist: {container_id}")
             yield entry
@@ -168,10 +172,10 @@ class Entry:
             os.close(self.fd)
             self.fd = -1
 
-    def lock(self, timeout: float | None = None) -> bool:
+    def lock(self, timeout: float | None = None, *, shared: bool = False) -> bool:
         """Lock the container (flock(2)); with a timeout in seconds False says it wasn't got."""
         if timeout is None:
-            fcntl.flock(self.fd, fcntl.LOCK_EX)
+            fcntl.flock(self.fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             return True
         end = time.monotonic() + timeout
         while True:

@@ -24,7 +24,7 @@ def destroy(entry: Entry, record: Record | None) -> None:
             config = kept_config(entry)
         except (OcirtError, OSError) as e:
             _log.warning("the poststop hooks can't be run: %s", e)
-    journal.undo_all(entry)
+    journal.undo_all(entry, complete=record is not None and record.complete)
     entry.remove()
     if record is not None and config is not None:
         run_poststop(config, record)

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ocirt import __version__
+from ocirt.spec import known_annotations
 from ocirt.spec.model import NamespaceType
 from ocirt.spec.names import (
     CAPABILITIES,
@@ -22,31 +22,9 @@ from ocirt.spec.names import (
 VERSION_MIN = "1.0.0"
 VERSION_MAX = "1.3.0"
 
-# Annotations of config.json that change what ocirt does: whoever takes annotations from images must
-# know those that could do harm (features.md). A name that ends in a dot stands for all it begins.
-UNSAFE_ANNOTATIONS: tuple[str, ...] = ("run.oci.mount_context_type",)
-# Those that make ocirt stricter, or do no more than the configuration may do anyway.
-SAFE_ANNOTATIONS: tuple[str, ...] = ("run.oci.seccomp_fail_unknown_syscall",)
-
-
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What isn't in every build (ocirt.plan.abilities finds it out)."""
-
-    systemd_cgroups: bool = False
-    apparmor: bool = False
-    selinux: bool = False
-    intel_rdt: bool = False
-    intel_rdt_schemata: bool = False
-    intel_rdt_monitoring: bool = False
-    memory_policy: bool = False
-    idmapped_mounts: bool = False
-    net_devices: bool = False
-
 
 def features(
     mount_options: Sequence[str],
-    abilities: Abilities = Abilities(),
     seccomp_flags: Sequence[str] = tuple(SECCOMP_FLAGS),
 ) -> dict[str, object]:
     """Return the document; mount_options are those that ocirt.parts knows.
@@ -64,8 +42,8 @@ def features(
             "cgroup": {
                 "v1": True,
                 "v2": True,
-                "systemd": abilities.systemd_cgroups,
-                "systemdUser": abilities.systemd_cgroups,
+                "systemd": False,
+                "systemdUser": False,
                 "rdma": True,
             },
             "seccomp": {
@@ -76,20 +54,16 @@ def features(
                 "knownFlags": list(SECCOMP_FLAGS),
                 "supportedFlags": list(seccomp_flags),
             },
-            "apparmor": {"enabled": abilities.apparmor},
-            "selinux": {"enabled": abilities.selinux},
-            "intelRdt": {
-                "enabled": abilities.intel_rdt,
-                "schemata": abilities.intel_rdt_schemata,
-                "monitoring": abilities.intel_rdt_monitoring,
-            },
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
+            "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
             "memoryPolicy": {
-                "modes": list(MEMORY_POLICY_MODES) if abilities.memory_policy else [],
-                "flags": list(MEMORY_POLICY_FLAGS) if abilities.memory_policy else [],
+                "modes": list(MEMORY_POLICY_MODES),
+                "flags": list(MEMORY_POLICY_FLAGS),
             },
-            "mountExtensions": {"idmap": {"enabled": abilities.idmapped_mounts}},
-            "netDevices": {"enabled": abilities.net_devices},
+            "mountExtensions": {"idmap": {"enabled": "idmap" in mount_options}},
+            "netDevices": {"enabled": True},
         },
         "annotations": {"io.ocirt.version": __version__},
-        "potentiallyUnsafeConfigAnnotations": list(UNSAFE_ANNOTATIONS),
+        "potentiallyUnsafeConfigAnnotations": list(known_annotations.UNSAFE),
     }

@@ -152,3 +152,6 @@ MEMORY_POLICY_FLAGS: dict[str, int] = {
     "MPOL_F_RELATIVE_NODES": 1 << 14,
     "MPOL_F_NUMA_BALANCING": 1 << 13,
 }
+
+# What resctrl has at its top besides classes of service (filesystems/resctrl.rst).
+RESCTRL_NAMES = ("info", "mon_data", "mon_groups")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ocirt.spec import rules_linux
 from ocirt.spec.names import HOOKS
 from ocirt.spec.report import Json, Result, error, relative, warning
+from ocirt.spec.rules_annotations import our_annotations
 from ocirt.spec.rules_process import environment, process
 from ocirt.spec.rules_resources import resources
 
@@ -91,7 +92,7 @@ def _mounts(mounts: list[Json]) -> Iterator[Result]:
                 mount["destination"],
             )
         is_bind = mount.get("type") == "bind" or "bind" in options or "rbind" in options
-        if is_bind and not mount.get("source"):
+        if is_bind and not mount.get("source") and "remount" not in options:
             yield error(f"{pointer}/source", "mount-source", "is missing for a bind mount")
         if not is_bind and not mount.get("type") and "remount" not in options:
             yield error(f"{pointer}/type", "mount-type", "is missing, and it isn't a bind mount")
@@ -108,11 +109,6 @@ def _hooks(hooks: Json) -> Iterator[Result]:
             pointer = f"/hooks/{kind}/{index}"
             yield from relative(hook["path"], f"{pointer}/path", "hook-path")
             yield from environment(hook.get("env", []), f"{pointer}/env")
-
-
-def _annotations(annotations: Json) -> Iterator[Result]:
-    if "" in annotations:
-        yield error("/annotations/", "annotation-key", "is an empty key")
 
 
 def _host_names(document: Json) -> Iterator[Result]:
@@ -148,13 +144,15 @@ _CONFIG: tuple[_Rule, ...] = (
     _root,
     lambda d: _mounts(d.get("mounts", [])),
     lambda d: _hooks(d.get("hooks", {})),
-    lambda d: _annotations(d.get("annotations", {})),
+    lambda d: our_annotations(d.get("annotations", {})),
     _host_names,
     lambda d: rules_linux.namespaces(_linux(d)),
     lambda d: rules_linux.user_mappings(_linux(d)),
+    rules_linux.mapped_users,
     lambda d: rules_linux.devices(_linux(d)),
     lambda d: rules_linux.net_devices(_linux(d)),
     lambda d: rules_linux.paths(_linux(d)),
+    lambda d: rules_linux.intel_rdt(_linux(d).get("intelRdt", {})),
     lambda d: rules_linux.seccomp(d["linux"]["seccomp"]) if "seccomp" in _linux(d) else (),
     lambda d: process(d["process"], "/process") if "process" in d else (),
     lambda d: resources(_linux(d).get("resources", {}), "/linux/resources"),

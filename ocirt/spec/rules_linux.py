@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 
 from ocirt.spec.load import escape
-from ocirt.spec.report import Json, Result, error, relative, twice
+from ocirt.spec.names import RESCTRL_NAMES
+from ocirt.spec.report import Json, Result, error, relative, twice, warning
 
 _SYSCTL = re.compile(r"[A-Za-z0-9_*-]+([./][A-Za-z0-9_*:.-]+)+")
 _CLOCKS = ("monotonic", "boottime")  # time_namespaces(7)
@@ -52,6 +53,41 @@ def user_mappings(linux: Json) -> Iterator[Result]:
         if not mapped and users and not users[0].get("path"):
             yield error(pointer, "mappings-missing", "are missing for a new user namespace")
         yield from mappings(mapped, pointer)
+
+
+def mapped_users(document: Json) -> Iterator[Result]:
+    """Check that a new user namespace has its root, and those that the program is to be."""
+    linux = document.get("linux", {})
+    users = [n for n in linux.get("namespaces", []) if n["type"] == "user"]
+    if not users or users[0].get("path"):
+        return
+    user = document.get("process", {}).get("user", {})
+    wanted = (
+        ("uidMappings", [("/process/user/uid", user.get("uid", 0))]),
+        (
+            "gidMappings",
+            [
+                ("/process/user/gid", user.get("gid", 0)),
+                *(
+                    (f"/process/user/additionalGids/{index}", gid)
+                    for index, gid in enumerate(user.get("additionalGids", []))
+                ),
+            ],
+        ),
+    )
+    for name, ids in wanted:
+        mapped = linux.get(name, [])
+        if mapped and not _is_mapped(0, mapped):
+            message = "has no entry with containerID 0: the container needs a root"
+            yield error(f"/linux/{name}", "mappings-root", message)
+        for pointer, number in ids:
+            if mapped and number and not _is_mapped(number, mapped):
+                message = f"isn't mapped in the container's user namespace (/linux/{name})"
+                yield error(pointer, "user-not-mapped", message, number)
+
+
+def _is_mapped(number: int, mapped: list[Json]) -> bool:
+    return any(0 <= number - m["containerID"] < m["size"] for m in mapped)
 
 
 def mappings(mapped: list[Json], pointer: str) -> Iterator[Result]:
@@ -106,7 +142,7 @@ def _names_interface(name: str) -> bool:
 
 
 def paths(linux: Json) -> Iterator[Result]:
-    """Check what becomes a path: masks, sysctls, a directory of resctrl."""
+    """Check what becomes a path: masks and sysctls."""
     for name in ("maskedPaths", "readonlyPaths"):
         for index, path in enumerate(linux.get(name, [])):
             yield from relative(path, f"/linux/{name}/{index}", "path-relative")
@@ -115,15 +151,22 @@ def paths(linux: Json) -> Iterator[Result]:
             where = f"/linux/sysctl/{escape(key)}"
             allowed = "such as net.ipv4.ip_forward"
             yield error(where, "sysctl-name", "isn't a sysctl's name", key, allowed)
-    rdt = linux.get("intelRdt", {})
+
+
+def intel_rdt(rdt: Json) -> Iterator[Result]:
+    """Check what becomes a directory of resctrl, and what is written into its schemata."""
     clos = rdt.get("closID", "/")
-    if clos != "/" and ("/" in clos or clos in ("", ".", "..")):
+    if clos != "/" and ("/" in clos or clos in ("", ".", "..", *RESCTRL_NAMES)):
         allowed = "one name, or / for the default"
         yield error("/linux/intelRdt/closID", "rdt-clos", "isn't a directory's name", clos, allowed)
     for index, line in enumerate(rdt.get("schemata", [])):
         if "\n" in line:
             where = f"/linux/intelRdt/schemata/{index}"
             yield error(where, "rdt-schemata", "is more than one line", line)
+    for line in rdt.get("l3CacheSchema", "").splitlines():
+        if not line.startswith("L3"):
+            message = "should begin with L3: (config-linux.md)"
+            yield warning("/linux/intelRdt/l3CacheSchema", "rdt-l3", message, line)
 
 
 def seccomp(profile: Json) -> Iterator[Result]:

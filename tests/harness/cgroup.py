@@ -27,7 +27,13 @@ def hierarchies() -> dict[str, Path]:
 
 
 def directories(path: str) -> list[Path]:
-    """Return the directories that exist for a cgroup path, over all hierarchies."""
+    """Return the directories that exist for a cgroup path, over all hierarchies.
+
+    None for a path that could mean the machine's own cgroups: whoever asks may kill what is there.
+    """
+    parts = path.split("/")
+    if not any(parts) or {".", ".."} & set(parts):
+        return []
     places = {mountpoint / path.lstrip("/") for mountpoint in hierarchies().values()}
     return sorted(place for place in places if place.is_dir())
 

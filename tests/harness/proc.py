@@ -4,7 +4,21 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+# Far more than needed: a limit, not a measure.
+PATIENCE_SECONDS = 10.0
+PAUSE_SECONDS = 0.01
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until something is so; fail the test if it never is."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(PAUSE_SECONDS)
 
 
 def pids() -> list[int]:

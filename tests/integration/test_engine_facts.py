@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Container, Runtime, proc
+from tests.harness import Container, Runtime, cgroup, proc
 from tests.harness.runtime import LIMIT_SECONDS, Result
 
 # What a failed create and a failed exec end with.
@@ -26,17 +26,20 @@ def engine(
     *args: str,
     environment: dict[str, str] | None = None,
     before: Callable[[], object] | None = None,
-    pass_fds: Sequence[int] = (),
+    by: Sequence[str] = (),
 ) -> Result:
-    """Call the runtime with this environment alone, and with before() run in its process."""
-    argv = (runtime.executable, "--root", str(runtime.root), *args)
+    """Call the runtime with this environment alone, and with before() run in its process.
+
+    by: what executes it, instead of us. before() must leave descriptors above 2 alone:
+    subprocess has one there of its own, and closes the others afterwards.
+    """
+    argv = (*by, runtime.executable, "--root", str(runtime.root), *args)
     log = runtime.root.parent / "engine-stderr"
     with log.open("w") as err:
         ended = subprocess.run(
             argv,
             env=environment,
             preexec_fn=before,
-            pass_fds=pass_fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=err,
@@ -264,24 +267,49 @@ def test_a_hook_gets_the_state(container: Container, directory: Path) -> None:
     assert {"ociVersion", "status"} <= state.keys()
 
 
+def test_a_prestart_hook_reaches_network_and_devices(container: Container, directory: Path) -> None:
+    """As docker's bridge and NVIDIA's hook do: by init's pid, while only init could stop them."""
+    script = """
+        pid=$(sed 's/.*"pid": *\\([0-9]*\\).*/\\1/')
+        nsenter -t $pid -n ip address add 127.0.0.9/32 dev lo
+        grep :devices: /proc/$pid/cgroup >"$0"
+        test -e /proc/$pid/root/etc/passwd
+    """
+    seen = directory / "seen"
+    hook = {"path": "/bin/sh", "args": ["sh", "-ec", script, str(seen)]}
+    hook["env"] = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+    container.config["hooks"] = {"prestart": [hook]}
+    assert "127.0.0.9" in container.inside("ip address show dev lo")
+    assert seen.read_text().endswith(f":devices:{container.cgroups_path}\n")
+
+
 # 7: descriptors
 
 
-def leaky() -> None:
-    """As containerd's shim leaks one, and buildah a dozen."""
-    for fd in range(3, 16):
-        os.dup2(0, fd)
+# As containerd's shim leaks one, and buildah a dozen.
+LEAKY = (
+    sys.executable,
+    "-ISc",
+    "import os, sys; [os.dup2(0, fd) for fd in range(3, 16)]; os.execv(sys.argv[1], sys.argv[1:])",
+)
+
+
+def test_they_leak() -> None:
+    """Else the tests that follow would show nothing."""
+    argv = [*LEAKY, "/bin/ls", "/proc/self/fd"]
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    assert {str(fd) for fd in range(16)} <= set(shown)
 
 
 def test_leaked_descriptors_are_not_the_containers(container: Container) -> None:
     container.command("/bin/sleep", "1000")
-    assert create(container, before=leaky).status == 0
-    assert engine(container.runtime, "start", container.id, before=leaky).status == 0
+    assert create(container, by=LEAKY).status == 0
+    assert engine(container.runtime, "start", container.id, by=LEAKY).status == 0
     assert sorted(os.listdir(f"/proc/{container.pid}/fd")) == ["0", "1", "2"]
     pid_file = container.runtime.root.parent / "pid"
     options = ("--detach", "--pid-file", str(pid_file))
     argv = ("exec", *options, container.id, "/bin/sleep", "1000")
-    assert engine(container.runtime, *argv, before=leaky).status == 0
+    assert engine(container.runtime, *argv, by=LEAKY).status == 0
     assert sorted(os.listdir(f"/proc/{pid_file.read_text()}/fd")) == ["0", "1", "2"]
 
 
@@ -290,7 +318,7 @@ def test_preserved_descriptors_are_and_no_more(container: Container) -> None:
     container.bundle.save()
     place = str(container.bundle.directory)
     argv = ("create", "--preserve-fds", "2", "--bundle", place, container.id)
-    assert engine(container.runtime, *argv, before=leaky, pass_fds=range(3, 16)).status == 0
+    assert engine(container.runtime, *argv, by=LEAKY).status == 0
     container.start()
     assert sorted(os.listdir(f"/proc/{container.pid}/fd")) == ["0", "1", "2", "3", "4"]
 
@@ -449,6 +477,19 @@ def test_no_signal_is_blocked_or_ignored_in_the_container(container: Container) 
         assert signals(pid, "SigPnd") == set()
 
 
+def test_no_signal_is_blocked_in_hooks(container: Container, directory: Path) -> None:
+    hook = {
+        "path": "/bin/sh",
+        "args": ["sh", "-c", f"grep SigBlk /proc/self/status >>{directory}/h"],
+    }
+    container.config["hooks"] = {"prestart": [hook], "poststart": [hook], "poststop": [hook]}
+    container.command("/bin/true")
+    container.bundle.save()
+    argv = ("run", "--bundle", str(container.bundle.directory), container.id)
+    assert engine(container.runtime, *argv, before=odd_signals).status == 0
+    assert (directory / "h").read_text().split()[1::2] == ["0" * 16] * 3
+
+
 def ignoring() -> None:
     """As Python and others do: the runtime's own caller ignores them."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -482,6 +523,27 @@ def test_a_hook_that_fails_is_heard_of(container: Container) -> None:
     container.config["hooks"] = {"prestart": [{"path": "/bin/false"}]}
     assert create(container, before=deaf).status == FAILED
     assert container.remains() == []
+
+
+def test_the_runtimes_own_cgroup_is_not_the_containers(container: Container, token: str) -> None:
+    """Podman puts the runtime into one of its own, with limits of its own."""
+    places = [
+        cgroup.hierarchies()[name] / f"ocirt-test-{token}/engine" for name in ("pids", "memory")
+    ]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+    enter = "".join(f"echo $$ >{place}/cgroup.procs; " for place in places)
+    by = ("/bin/sh", "-c", f'{enter}exec "$@"', "sh")
+    container.command("/bin/sleep", "1000")
+    assert create(container, by=by).status == 0
+    assert engine(container.runtime, "start", container.id, by=by).status == 0
+    pid_file = container.runtime.root.parent / "pid"
+    options = ("--detach", "--pid-file", str(pid_file), container.id)
+    words = ("exec", *options, "/bin/sleep", "1000")
+    assert engine(container.runtime, *words, by=by).status == 0
+    assert sorted(container.processes()) == sorted([container.pid, int(pid_file.read_text())])
+    for place in places:
+        assert cgroup.processes(place) == []
 
 
 def unusual() -> None:

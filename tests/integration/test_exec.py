@@ -115,14 +115,29 @@ def test_what_cant_be_run(container: Container, args: tuple[str, ...]) -> None:
     assert container.processes() == before
 
 
-@pytest.mark.peer_fails(
-    "runc", "1.1 reads some of these as other ids; CVE-2026-30892 is of this kind"
+MISREAD = pytest.mark.peer_fails("runc", "1.1 takes it for 0; CVE-2026-30892 is of this kind")
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        "1x",
+        pytest.param("", marks=MISREAD),
+        "4294967295",
+        pytest.param("4294967296", marks=MISREAD),
+        "-1",
+        "1:",
+        ":1",
+        "1:2:3",
+        "root",
+        "0x1",
+        " 1",
+    ],
 )
-@pytest.mark.parametrize("user", ["1x", "", "4294967296", "-1", "1:", "root", "0x1"])
 def test_ids_are_read_strictly(container: Container, user: str) -> None:
     started(container)
     result = execute(container, f"--user={user}", "/bin/id")
-    assert result.status != 0
+    assert result.status == NOT_RUN
     assert result.stdout == ""
 
 
@@ -166,3 +181,51 @@ def test_descriptors(container: Container, tmp_path: Path) -> None:
         argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
     )
     assert (ended.returncode, ended.stdout) == (0, "kept\n"), ended.stderr
+
+
+@pytest.mark.parametrize("descriptor", range(3, 12))
+def test_a_directory_that_leaked(container: Container, descriptor: int) -> None:
+    """CVE-2024-21626: neither one of the caller's nor one of ours is a way out of the container."""
+    started(container)
+    runtime = container.runtime
+    argv = ["/bin/bash", "-c", f'exec {descriptor}</; exec "$@"', "bash", runtime.executable]
+    argv += ["--root", str(runtime.root), "exec", f"--cwd=/proc/self/fd/{descriptor}"]
+    argv += [container.id, "/bin/pwd"]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (NOT_RUN, ""), ended
+    assert "chdir to cwd" in ended.stderr
+
+
+def test_a_preserved_directory_is_no_working_directory(container: Container) -> None:
+    started(container)
+    runtime = container.runtime
+    argv = ["/bin/sh", "-c", 'exec 3</; exec "$@"', "sh", runtime.executable]
+    argv += ["--root", str(runtime.root), "exec", "--preserve-fds=1", "--cwd=/proc/self/fd/3"]
+    argv += [container.id, "/bin/pwd"]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (NOT_RUN, ""), ended
+
+
+@pytest.mark.parametrize(
+    ("cwd", "words"),
+    [
+        ("tmp", "Cwd must be an absolute path"),
+        ("/none", 'chdir to cwd ("/none") set in config.json failed: no such file or directory'),
+        ("/bin/sh", 'chdir to cwd ("/bin/sh") set in config.json failed: not a directory'),
+    ],
+)
+def test_a_working_directory_that_is_none(container: Container, cwd: str, words: str) -> None:
+    result = execute(started(container), f"--cwd={cwd}", "/bin/true")
+    assert result.status == NOT_RUN
+    assert words in result.stderr.replace('\\"', '"')
+
+
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_a_working_directory_that_is_not_everybodys(container: Container, user: str) -> None:
+    """Root enters it before it becomes the user; a link in it leads where the container sees it."""
+    private = container.bundle.rootfs / "private"
+    private.mkdir(mode=0o700)
+    (container.bundle.rootfs / "link").symlink_to("/private")
+    started(container)
+    result = execute(container, f"--user={user}", "--cwd=/link", "/bin/pwd")
+    assert (result.status, result.stdout) == (0, "/private\n"), result

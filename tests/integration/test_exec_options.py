@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -76,12 +77,47 @@ def test_a_cgroup_below(container: Container, tmp_path: Path) -> None:
         pid = pid_of(container, tmp_path, "--cgroup=memory:inner")
         assert str(pid) in (inner / "cgroup.procs").read_text().split()
         assert str(pid) in container.cgroup_file("pids", "cgroup.procs").read_text().split()
-        for wrong in ("memory:none", "memory:../..", "nothing:inner"):
+        # The last but one begins with the container's own cgroup's name, and isn't in it.
+        beside = f"../{container.cgroups_path.rpartition('/')[2]}-evil"
+        for wrong in ("memory:none", "memory:../..", "..", beside, "nothing:inner"):
             result = execute(container, f"--cgroup={wrong}", "/bin/true")
             assert result.status == NOT_RUN, str(result)
     finally:
         container.runtime.call("kill", "--all", container.id, "KILL").checked()
         remove_when_empty(inner)
+
+
+# In the first process's own cgroup, below the container's, which then takes no other: as an init
+# such as systemd makes it. Prints the cgroups of a program that is executed then.
+IN_CGROUP2_ALONE = """
+set -e
+mount --bind "$1" /sys/fs/cgroup
+ocirt=$2 bundle=$3 id=$4 place=/sys/fs/cgroup$5
+"$ocirt" run -d -b "$bundle" "$id" >/dev/null 2>&1 </dev/null
+trap '"$ocirt" delete --force "$id"' EXIT
+mkdir $place/init
+cat $place/cgroup.procs >$place/init/cgroup.procs
+echo +hugetlb >$place/cgroup.subtree_control
+"$ocirt" exec "$id" cat /proc/self/cgroup
+! "$ocirt" exec --cgroup / "$id" true
+"""
+
+
+def test_where_the_containers_cgroup_takes_nobody(container: Container, tmp_path: Path) -> None:
+    """cgroup v2: a program goes to where init is."""
+    top = cgroup.hierarchies().get("")
+    if top is None or "hugetlb" not in (top / "cgroup.controllers").read_text().split():
+        pytest.skip("needs a cgroup2 mount with the controller hugetlb")
+    launcher = tmp_path / "runtime"
+    runtime = container.runtime
+    launcher.write_text(f'#!/bin/sh\nexec {runtime.executable} --root {runtime.root} "$@"\n')
+    launcher.chmod(0o755)
+    container.bundle.save()
+    words = (top, launcher, container.bundle.directory, container.id, container.cgroups_path)
+    argv = ["unshare", "--mount", "sh", "-c", IN_CGROUP2_ALONE, "sh", *map(str, words)]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended
+    assert f"0::{container.cgroups_path}/init\n" in ended.stdout
 
 
 def remove_when_empty(directory: Path) -> None:
@@ -130,6 +166,103 @@ def test_in_a_paused_container(container: Container) -> None:
         assert patient.poll() is None
     assert patient.communicate(timeout=PATIENCE_SECONDS)[0] == b"thawed\n"
     assert patient.returncode == 0
+
+
+def test_a_paused_container_can_be_ended(container: Container) -> None:
+    """What waits in it for the container to go on doesn't keep `delete --force` from its work."""
+    started(container)
+    runtime = container.runtime
+    words = [runtime.executable, "--root", str(runtime.root), "exec", "--ignore-paused"]
+    words += [container.id, "/bin/sleep", "1000"]
+    state = container.cgroup_file("freezer", "freezer.state")
+    state.write_text("FROZEN")
+    patient = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_processes(container, 2)
+    container.delete("--force")
+    assert container.remains() == []
+    assert patient.wait(PATIENCE_SECONDS) != 0
+
+
+def test_kill_of_a_paused_container(container: Container) -> None:
+    started(container)
+    container.cgroup_file("freezer", "freezer.state").write_text("FROZEN")
+    container.kill("KILL")
+    container.wait_for("stopped")
+
+
+def test_in_a_created_container(container: Container) -> None:
+    """As runc and crun have it: everything is there but the program."""
+    container.shell("echo started >/tmp/started; exec sleep 1000")
+    container.create()
+    assert execute(container, "/bin/echo", "early").checked().stdout == "early\n"
+    assert container.status == "created"
+    container.start()
+    assert container.status == "running"
+
+
+def process_file(tmp_path: Path, **fields: object) -> str:
+    """Return the option that names a process file, with what every one has to have."""
+    file = tmp_path / "process.json"
+    script = "ulimit -Sn; grep CapEff /proc/self/status"
+    args = ["/bin/sh", "-c", script]
+    file.write_text(json.dumps({"cwd": "/", "env": ["PATH=/bin"], "args": args, **fields}))
+    return f"--process={file}"
+
+
+def test_what_a_process_file_leaves_open(container: Container, tmp_path: Path) -> None:
+    """It is as the container has it; what is there, if only empty, isn't."""
+    started(container)
+    own = execute(container, "/bin/grep", "CapEff", "/proc/self/status").checked().stdout
+    shown = execute(container, process_file(tmp_path)).checked().stdout
+    assert own in shown and "0" * 16 not in own
+    shown = execute(container, process_file(tmp_path, capabilities={})).checked().stdout
+    assert "0" * 16 in shown
+
+
+@pytest.mark.peer_fails("runc", "1.1 takes no limits from the container then")
+def test_limits_that_a_process_file_leaves_open(container: Container, tmp_path: Path) -> None:
+    container.bundle.set("/process/rlimits", [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}])
+    started(container)
+    shown = execute(container, process_file(tmp_path)).checked().stdout
+    assert shown.split()[0] == "77"
+
+
+def test_a_capability_that_nobody_knows(container: Container, tmp_path: Path) -> None:
+    """config.md: a warning, not an error."""
+    sets = {"bounding": ["CAP_NO_SUCH", "CAP_KILL"], "permitted": ["CAP_KILL"]}
+    sets["effective"] = ["CAP_KILL"]
+    result = execute(started(container), process_file(tmp_path, capabilities=sets)).checked()
+    assert f"CapEff:\t{1 << 5:016x}\n" in result.stdout
+    assert "CAP_NO_SUCH" in result.stderr and "warning" in result.stderr
+
+
+@pytest.mark.peer_fails("runc", "1.1 ignores them then")
+def test_options_beside_a_process_file(container: Container, tmp_path: Path) -> None:
+    started(container)
+    file = process_file(tmp_path, args=["/bin/sh", "-c", "id -u; id -g; pwd; echo $A"])
+    options = ("--user=5:6", "--cwd=/tmp", "--env=A=b")
+    shown = execute(container, file, *options).checked().stdout
+    assert shown.split() == ["5", "6", "/tmp", "b"]
+
+
+@pytest.mark.parametrize("option", ["--pid-file", "--pidfd-socket"])
+def test_a_program_that_nobody_hears_of(container: Container, directory: Path, option: str) -> None:
+    """exec has failed, so nothing of it runs."""
+    if option == "--pidfd-socket" and container.runtime.version().startswith("runc version 1.1"):
+        pytest.skip("runc has it since 1.2")
+    started(container)
+    for more in ((), ("--detach",)):
+        result = execute(container, *more, f"{option}={directory}/none/file", "/bin/sleep", "1000")
+        assert result.status == NOT_RUN
+        assert str(directory / "none") in result.stderr
+        assert container.processes() == [container.pid]
+
+
+@pytest.mark.parametrize("entry", ["NAME", "=value", ""])
+def test_an_environment_that_is_none(container: Container, entry: str) -> None:
+    result = execute(started(container), f"--env={entry}", "/bin/env")
+    assert (result.status, result.stdout) == (NOT_RUN, "")
+    assert "environment variable" in result.stderr
 
 
 def test_in_a_joined_user_namespace(make_container: MakeContainer) -> None:

@@ -52,6 +52,18 @@ def with_joiner(container: Container) -> None:
     ask_for(container, "user", "time", "cgroup", "pid", "mount", "uts", "ipc", "network")
     container.bundle.set("/linux/resources", LIMITS)
     container.bundle.set("/linux/timeOffsets", {"boottime": {"secs": 100}})
+    entry = {"destination": "/data", "type": "bind", "source": "/tmp", "options": ["bind"]}
+    container.config["mounts"].append(entry)
+
+
+def in_the_hosts_mounts(container: Container) -> None:
+    """Its mounts would stay, as they are the host's."""
+    ask_for(container, "pid", "uts", "ipc", "network")
+    entry = {"destination": "/data", "type": "bind", "source": "/tmp", "options": ["bind"]}
+    container.config["mounts"].append(entry)
+    files = dict.fromkeys(("stdout", "stderr"), "/dev/null")
+    container.config["annotations"] = {f"run.oci.hooks.{k}": v for k, v in files.items()}
+    container.config["hooks"] = {"createContainer": [HOOK], "startContainer": [HOOK]}
 
 
 def interfere(container: Container, mode: str, step: int) -> tuple[int, str]:
@@ -82,7 +94,7 @@ def settled(container: Container) -> list[str]:
     return left
 
 
-@pytest.mark.parametrize("prepare", [plain, with_joiner])
+@pytest.mark.parametrize("prepare", [plain, with_joiner, in_the_hosts_mounts])
 @pytest.mark.parametrize("mode", ["fail", "kill", "kill-after"])
 def test_at_every_step(container: Container, mode: str, prepare: object) -> None:
     assert callable(prepare)

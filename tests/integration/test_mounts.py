@@ -85,6 +85,12 @@ def test_a_tmpfs_has_the_mode_of_its_directory(container: Container) -> None:
     assert os.stat(f"/proc/{container.pid}/root/tmp").st_mode & 0o7777 == 0o1777
 
 
+def test_a_tmpfs_where_nothing_was_has_its_own_mode(container: Container) -> None:
+    mount(container, destination="/new/tmp", type="tmpfs", source="tmpfs")
+    mounted(container)
+    assert os.stat(f"/proc/{container.pid}/root/new/tmp").st_mode & 0o7777 == 0o1777
+
+
 def test_the_options_of_a_bind(container: Container, directory: Path) -> None:
     (directory / "data").mkdir()
     wanted = {"ro", "nosuid", "nodev", "noexec", "noatime"}
@@ -231,6 +237,79 @@ def test_nothing_is_mounted_into_proc(
     assert "/proc" in refused(container)
 
 
+@pytest.mark.peer_fails("runc", "1.1 lets anything cover the directory before there is a procfs")
+@pytest.mark.parametrize("destination", ["/proc", "/proc/there", "proc/there/"])
+def test_nothing_pretends_to_be_proc(
+    container: Container, directory: Path, destination: str
+) -> None:
+    """Not even before a procfs is mounted."""
+    bind(container, directory, destination)
+    container.config["mounts"].insert(0, container.config["mounts"].pop())
+    message = refused(container)
+    assert "/mounts/0" in message and "/proc" in message
+
+
+def test_a_procfs_on_a_procfs(container: Container) -> None:
+    mount(container, destination="/proc", type="proc", source="proc", options=["", "nosuid", ""])
+    options, kind = mounted(container)["/proc"]
+    assert kind == "proc" and "nosuid" in options
+
+
+def test_the_hosts_procfs_may_be_bound_to_proc(container: Container) -> None:
+    """As podman does where the pid namespace is the host's."""
+    container.config["mounts"][0] = {
+        "destination": "/proc",
+        "type": "bind",
+        "source": "/proc",
+        "options": ["rbind", "nosuid"],
+    }
+    options, kind = mounted(container)["/proc"]
+    assert kind == "proc" and "nosuid" in options
+
+
+@pytest.mark.peer_fails("runc", "forgets the other flags")
+def test_a_bind_mount_changed_later(container: Container, directory: Path) -> None:
+    """remount with bind is about what is there; its source says nothing."""
+    bind(container, directory, "/data", "nosuid")
+    mount(container, destination="/data", source="none", options=["bind", "remount", "ro"])
+    container.config["mounts"][-1]["source"] = str(directory)
+    container.create()
+    lines = [line for line in proc.mountinfo(container.pid) if line.split()[4] == "/data"]
+    (line,) = lines
+    assert {"ro", "nosuid"} <= set(line.split()[5].split(","))
+
+
+def test_a_filesystem_changed_later(container: Container) -> None:
+    mount(container, destination="/t", type="tmpfs", source="tmpfs", options=["size=64k"])
+    options = ["remount", "ro", "size=128k"]
+    mount(container, destination="/t", type="tmpfs", source="tmpfs", options=options)
+    container.create()
+    (line,) = [line for line in proc.mountinfo(container.pid) if line.split()[4] == "/t"]
+    assert "ro" in line.split()[5].split(",") and "size=128k" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (["noatime", "strictatime"], set()),
+        (["strictatime", "noatime"], {"noatime"}),
+        (["noatime", "relatime"], {"relatime"}),
+        (["noatime", "norelatime"], {"noatime"}),
+    ],
+)
+@pytest.mark.peer_fails("runc", "1.1 gives the kernel both, which prefers strictatime")
+@pytest.mark.parametrize("kind", ["tmpfs", "bind"])
+def test_access_times(
+    container: Container, directory: Path, kind: str, options: list[str], shown: set[str]
+) -> None:
+    """One of three ways; the last that is named counts."""
+    if kind == "bind":
+        bind(container, directory, "/t", *options)
+    else:
+        mount(container, destination="/t", type="tmpfs", source="tmpfs", options=options)
+    assert mounted(container)["/t"][0] & {"noatime", "relatime"} == shown
+
+
 def test_a_file_for_lxcfs_is_allowed(container: Container, directory: Path) -> None:
     (directory / "uptime").write_text("1.0 1.0\n")
     bind(container, directory / "uptime", "/proc/uptime")
@@ -365,6 +444,80 @@ def test_a_source_that_the_containers_root_may_not_reach(
     ask_for(container, "pid", "mount", "uts", "ipc", "network", "user")
     bind(container, directory / "locked/data", "/data")
     assert container.inside("cat /data/file") == "text"
+
+
+@pytest.fixture
+def flagged(directory: Path) -> Iterator[Path]:
+    """A mount of the host's that is nosuid and nodev, with a read-only one below it."""
+    top = directory / "flagged"
+    top.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nosuid,nodev", "tmpfs", top], check=True)
+    try:
+        (top / "below").mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", top / "below"], check=True)
+        yield top
+    finally:
+        subprocess.run(["umount", "--recursive", top], check=True)
+
+
+@pytest.mark.peer_fails("runc", "1.1 doesn't repeat locked flags when it sets another")
+def test_the_hosts_flags_are_locked_in_a_user_namespace(
+    container: Container, flagged: Path
+) -> None:
+    """Its root may mount what it likes, but not undo what the host has set."""
+    ask_for(container, "pid", "mount", "uts", "ipc", "network", "user")
+    for kind in ("bounding", "effective", "permitted"):
+        container.bundle.set(f"/process/capabilities/{kind}", ["CAP_SYS_ADMIN"])
+    bind(container, flagged, "/data", "noexec")
+    output = container.inside(
+        "for flag in suid dev; do mount -o remount,bind,$flag,noexec /data || echo no $flag; done;"
+        "mount -o remount,bind,rw /data/below || echo no rw; grep ' /data' /proc/self/mountinfo"
+    )
+    lines = output.splitlines()
+    assert lines[:3] == ["no suid", "no dev", "no rw"]
+    assert {"nosuid", "nodev", "noexec"} <= set(lines[3].split()[5].split(","))
+    assert "ro" in lines[4].split()[5].split(",")
+
+
+@pytest.mark.peer_fails("runc", "1.1 says no more than operation not permitted, or ignores it")
+@pytest.mark.parametrize("option", ["suid", "dev", "rrw"])
+def test_a_config_cant_undo_the_hosts_flags(
+    container: Container, flagged: Path, option: str
+) -> None:
+    ask_for(container, "pid", "mount", "uts", "ipc", "network", "user")
+    bind(container, flagged, "/data", option)
+    message = refused(container)
+    assert "/mounts/5" in message and "host" in message
+    assert container.remains() == []
+
+
+@pytest.mark.peer_fails("runc", "1.1 takes no option that clears a flag for a bind mount")
+def test_without_a_user_namespace_it_can(container: Container, flagged: Path) -> None:
+    bind(container, flagged, "/data", "suid", "rrw")
+    table = mounted(container)
+    assert "nosuid" not in table["/data"][0] and "nodev" in table["/data"][0]
+
+
+@pytest.mark.peer_fails("runc", "has it since 1.2")
+@pytest.mark.parametrize(("option", "below"), [("idmap", "7:8"), ("ridmap", "1007:2008")])
+def test_ids_mapped_by_the_mounts_own_mappings(
+    container: Container, tree: Path, option: str, below: str
+) -> None:
+    """Without a user namespace, too; idmap leaves what is mounted below as it is."""
+    for place in (tree, tree / "below"):
+        (place / "file").write_text("text")
+        os.chown(place / "file", 7, 8)
+    mount(
+        container,
+        destination="/data",
+        type="bind",
+        source=str(tree),
+        options=["rbind", option],
+        uidMappings=[{"containerID": 0, "hostID": 1000, "size": 100}],
+        gidMappings=[{"containerID": 0, "hostID": 2000, "size": 100}],
+    )
+    output = container.inside("stat -c %u:%g /data/file /data/below/file")
+    assert output.split() == ["1007:2008", below]
 
 
 @pytest.mark.peer_fails("runc", "has it since 1.2")

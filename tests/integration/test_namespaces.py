@@ -326,14 +326,6 @@ class TestRefusals:
     def test_a_missing_path(self, container: Container) -> None:
         assert "/no/such/file" in self.refused(container, network="/no/such/file")
 
-    def test_no_mount_namespace(self, container: Container) -> None:
-        if not container.runtime.version().startswith("ocirt "):
-            pytest.skip("runc mounts on the host then")
-        ask_for(container, "pid", "uts")
-        container.bundle.save()
-        message = container.refused("create", "--bundle", str(container.bundle.directory))
-        assert "mount" in message
-
     def test_root_is_not_mapped(self, container: Container) -> None:
         ask_for(container, "user", "pid", "mount", "network")
         for name in ("uidMappings", "gidMappings"):

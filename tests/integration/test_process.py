@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,27 @@ def test_a_file_of_the_host_stays_its_owners(container: Container, directory: Pa
     file = directory / "output"
     with file.open("w") as output:
         create_with(container, output.fileno(), output.fileno())
+    assert file.stat().st_uid == os.geteuid()
+
+
+def test_null_of_the_image_that_is_a_file_of_the_host(
+    container: Container, directory: Path
+) -> None:
+    """CVE-2026-88265: whatever /dev/null leads to in the image, its owner stays."""
+    file = directory / "file"
+    file.write_text("")
+    container.config["process"]["user"] = {"uid": 4321, "gid": 4321}
+    mounts = container.bundle.get("/mounts")
+    kept = [m for m in mounts if not m["destination"].startswith("/dev")]
+    bound = {"destination": "/host", "source": str(directory), "type": "none", "options": ["rbind"]}
+    container.bundle.set("/mounts", [*kept, bound])
+    (container.bundle.rootfs / "dev/null").symlink_to("/host/file")
+    reader, writer = os.pipe()
+    # To refuse such an image is right, too.
+    with suppress(subprocess.CalledProcessError):
+        create_with(container, writer, writer)
+    os.close(reader)
+    os.close(writer)
     assert file.stat().st_uid == os.geteuid()
 
 

@@ -90,12 +90,14 @@ def prepare(container: Container, *mappings: tuple[int, int, int], time: bool = 
     subprocess.run(["chown", "-hR", f"{UID}:{UID}", rootfs], check=True)
 
 
-def as_user(container: Container, user: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run the container as the user."""
+def as_user(
+    container: Container, user: dict[str, str], *argv: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the container as the user, or argv."""
     container.bundle.save()
-    argv = [container.runtime.executable, "run", "--bundle", str(container.bundle.directory)]
+    run = [container.runtime.executable, "run", "--bundle", str(container.bundle.directory)]
     return subprocess.run(
-        ["unshare", "-m", "sh", "-c", AS_USER, "sh", *argv, container.id],
+        ["unshare", "-m", "sh", "-c", AS_USER, "sh", *(argv or (*run, container.id))],
         env=user,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -151,3 +153,34 @@ def test_without_a_user_namespace(container: Container, user: dict[str, str]) ->
     assert ended.returncode == 1
     assert "user namespace" in ended.stderr
     assert not (Path(user["RUNTIME"]) / "ocirt").exists()
+
+
+LIFE = """
+set -e
+bundle=$1 id=$2 ocirt=$3
+out=$bundle/out
+$ocirt create --bundle $bundle $id >$out 2>&1 </dev/null || { cat $out >&2; exit 1; }
+$ocirt start $id
+$ocirt exec $id sh -c 'id -u; cat /proc/self/setgroups; pwd'
+$ocirt exec --cwd=/root $id sh -c 'echo out; echo err >&2; exit 7' || echo status $?
+! $ocirt exec --additional-gids 1 $id true
+$ocirt exec --detach --pid-file $bundle/pid $id sleep 1000
+tr '\\0' ' ' </proc/$(cat $bundle/pid)/cmdline
+$ocirt kill $id KILL
+while ! $ocirt state $id | grep -q stopped; do sleep 0.05; done
+$ocirt delete $id
+"""
+
+
+def test_exec(container: Container, user: dict[str, str]) -> None:
+    prepare(container, (0, UID, 1))
+    place = container.bundle.directory
+    os.chown(place, UID, UID)
+    words = ("sh", "-c", LIFE, "sh", str(place), container.id, container.runtime.executable)
+    ended = as_user(container, user, *words)
+    container.bundle.set("/linux/cgroupsPath", f"/ocirt-test-rootless/{container.id}")
+    assert ended.returncode == 0, ended.stderr
+    shown = ["0", "deny", "/", "out", "status", "7", "sleep", "1000"]
+    assert ended.stdout.split() == shown, ended.stderr
+    assert "err\n" in ended.stderr and "setgroups" in ended.stderr
+    assert os.listdir(Path(user["RUNTIME"]) / "ocirt") == []

@@ -84,6 +84,23 @@ def test_exec_affinity(container: Container, tmp_path: Path) -> None:
     assert os.sched_getaffinity(int(file.read_text())) == {last}
 
 
+@pytest.mark.peer_fails("runc", "1.1 leaves it on its caller's CPUs")
+def test_exec_runs_where_the_container_does(container: Container) -> None:
+    """Whatever CPUs the caller of exec is confined to."""
+    started(container)
+    theirs, ours = os.sched_getaffinity(container.pid), os.sched_getaffinity(0)
+    if len(ours) < 2:
+        pytest.skip("needs two CPUs")
+    os.sched_setaffinity(0, {min(ours)})
+    try:
+        shown = execute(container, "/bin/grep", "Cpus_allowed:", "/proc/self/status").checked()
+    finally:
+        os.sched_setaffinity(0, ours)
+    assert {
+        n for n in range(4096) if int(shown.stdout.split()[1].replace(",", ""), 16) >> n & 1
+    } == theirs
+
+
 @SINCE_12
 def test_an_affinity_to_no_cpu(container: Container) -> None:
     container.bundle.set("/process/execCPUAffinity", {"final": "8000"})

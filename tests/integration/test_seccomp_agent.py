@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Container
+from tests.harness import Container, proc
 from tests.harness.agent import Agent, Answer, Decide, Notification
 from tests.integration.conftest import MakeContainer
 from tests.integration.test_exec import NOT_RUN, execute
@@ -97,9 +97,10 @@ def test_create_and_start(calls: Container, make_agent: MakeAgent, no_new_privil
     # runc sends it from create.
     assert state["status"] in ("created", "creating")
     assert state["annotations"] == {"com.example.key": "value"}
+    out = calls.bundle.rootfs / "tmp/out"
+    proc.wait_until(lambda: out.exists() and out.read_text() == f"{-errno.EDQUOT}\n")
     calls.kill("KILL")
     calls.wait_for("stopped")
-    assert (calls.bundle.rootfs / "tmp/out").read_text() == f"{-errno.EDQUOT}\n"
     assert [n.number for n in given.notifications] == [MKDIR]
     assert not (calls.bundle.rootfs / "tmp/x").exists()
     assert agent.empty()

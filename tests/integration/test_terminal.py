@@ -54,7 +54,10 @@ def shell(container: Container) -> Container:
 def in_foreground(container: Container, name: str, besides: int = 0) -> bool:
     """Whether a program of the container's sleeps, and is who the terminal's signals are for."""
     for pid in container.processes():
-        head, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        try:
+            head, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
         state, _, group, _, _, foreground = rest.split()[:6]
         if head.endswith(f"({name}") and pid != besides:
             return state == "S" and group == foreground
@@ -91,12 +94,15 @@ def test_job_control_and_keys(container: Container) -> None:
     until(lambda: in_foreground(container, "sleep"), "sleep isn't there")
     session.type("\x1a")
     session.wait_for("Stopped")
+    # At its prompt the shell has the keys as they come; before, they'd be lost in between.
+    session.wait_for("$ ")
     session.type("fg\n")
     until(lambda: in_foreground(container, "sleep"), "sleep doesn't go on")
     session.type("\x03")
-    session.wait_for("$ ")
+    session.wait_for("\n$ ")
     session.type("echo status $?\n")
     session.wait_for("status 130")
+    session.wait_for("$ ")
     session.type("\x04")
     session.rest()
     assert session.status() == 0
@@ -116,9 +122,23 @@ def test_resize(container: Container) -> None:
     session.close()
 
 
-@pytest.mark.parametrize("end", ["exit", "signal", "failure"])
+@pytest.mark.peer_fails("runc", "1.1 erases bytes whatever the terminal does")
+@pytest.mark.parametrize("wanted", ["iutf8", "-iutf8"])
+def test_what_is_erased_is_what_the_terminal_erases(container: Container, wanted: str) -> None:
+    """IUTF8 (termios(3)) is as the caller's terminal has it."""
+    container.bundle.set("/process/terminal", True)
+    container.shell("stty -a")
+    container.bundle.save()
+    words = line(container, "run", "--bundle", str(container.bundle.directory), container.id)
+    session = Session(["/bin/sh", "-c", f'stty {wanted}; exec "$@"', "sh", *words])
+    assert wanted in session.rest().split()
+    assert session.status() == 0
+    session.close()
+
+
+@pytest.mark.parametrize("end", ["exit", "signal", "failure", "killed"])
 def test_the_terminal_is_restored(container: Container, directory: Path, end: str) -> None:
-    """Whatever ends it: the program, a signal to the runtime, a program that can't be run."""
+    """Whatever ends it: the program, a signal to it or the runtime, one that can't be run."""
     shell(container)
     if end == "failure":
         container.command("/no/such")
@@ -136,6 +156,9 @@ def test_the_terminal_is_restored(container: Container, directory: Path, end: st
     elif end == "signal":
         session.wait_for("$ ")
         os.kill(child_of(session.pid), signal.SIGHUP)
+    elif end == "killed":
+        session.wait_for("$ ")
+        container.kill("KILL")
     session.wait_for("done")
     session.status()
     session.close()
@@ -340,6 +363,37 @@ def test_exec_with_a_terminal(container: Container) -> None:
     session.rest()
     assert session.status() == 9
     session.close()
+
+
+@pytest.mark.parametrize("end", ["exit", "signal", "failure", "killed", "with the container"])
+def test_exec_restores_the_terminal(container: Container, end: str) -> None:
+    started(container)
+    program = "/no/such" if end == "failure" else "/bin/sh"
+    words = line(container, "exec", "--tty", "--env=PS1=$ ", container.id, program)
+    script = 'before=$(stty -g); "$@"; echo status $?; test "$before" = "$(stty -g)" && echo same'
+    session = Session(["/bin/sh", "-c", script, "sh", *words])
+    if end != "failure":
+        session.wait_for("$ ")
+        session.type({"exit": "exit 6\n", "signal": "kill -TERM $$; kill -HUP $$\n"}.get(end, ""))
+    if end == "killed":
+        [pid] = set(container.processes()) - {container.pid}
+        os.kill(pid, signal.SIGKILL)
+    elif end == "with the container":
+        container.kill("KILL")
+    session.wait_for("status ")
+    expected = {"exit": 6, "signal": 128 + signal.SIGHUP, "failure": 255}
+    assert session.rest().split() == [str(expected.get(end, 128 + signal.SIGKILL)), "same"]
+    session.close()
+
+
+@pytest.mark.peer_fails("runc", "1.1 may stay when its terminal has gone")
+def test_a_window_that_is_closed(container: Container) -> None:
+    """The shell inside hears of it, as it would without a runtime."""
+    session = sit_down(shell(container))
+    session.wait_for("$ ")
+    session.close()
+    session.status()
+    assert container.remains() == []
 
 
 def test_exec_with_a_console_socket(

@@ -46,6 +46,18 @@ def test_v2_leaves_everything_alone_where_the_controllers_are_there(tmp_path: Pa
     assert (top / "cgroup.subtree_control").read_text() == ""
 
 
+@pytest.mark.parametrize(
+    ("enabled", "place"), [("", "c"), ("cpu\n", "c/init"), ("cpu\n", "c/init/deeper")]
+)
+def test_where_another_process_may_join(tmp_path: Path, enabled: str, place: str) -> None:
+    for name in ("c", "c/other", "c/init", "c/init/deeper"):
+        fake_v2(tmp_path / name, "cpu\n", enabled if name == "c" else "")
+    (tmp_path / place / "cgroup.procs").write_text("7\n42\n")
+    (tmp_path / "c/other/cgroup.procs").write_text("4242\n")
+    home = manager.home_of(CgroupPaths({}, str(tmp_path / "c")), 42)
+    assert home == str(tmp_path / place)
+
+
 def test_missing_is_ordered_and_names_shared_parents_once(tmp_path: Path) -> None:
     base = str(tmp_path)
     paths = CgroupPaths({"cpu": f"{base}/a/b", "memory": f"{base}/a/c"})

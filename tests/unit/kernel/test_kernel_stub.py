@@ -16,6 +16,8 @@ from ocirt.kernel import _linux, stublist
 from ocirt.kernel.stublist import Failure, Flag, Report, StubList, decode_report
 
 STUB = Path(stublist.__file__).with_name("stub")
+# Where the stub finds the file for what hooks write.
+COPY = 200
 
 
 def conversation(
@@ -30,10 +32,13 @@ def conversation(
         fill(content)
         file = os.memfd_create("list")
         os.write(file, content.encode())
+        copy = os.memfd_create("copy")
+        os.dup2(copy, COPY)
+        os.close(copy)
         with subprocess.Popen(
             [str(file)],
             executable=STUB,
-            pass_fds=(file, server.fileno()),
+            pass_fds=(file, COPY, server.fileno()),
             stdout=subprocess.PIPE,
             env={},
         ) as stub:
@@ -49,6 +54,7 @@ def conversation(
                     answer += chunk
             output = stub.communicate(timeout=20)[0]
         os.close(file)
+        os.close(COPY)
     return decode_report(answer), output
 
 
@@ -103,28 +109,58 @@ def test_a_call_may_be_allowed_to_fail(tmp_path: Path) -> None:
 def hook(script: str, timeout_ms: int = 0) -> Callable[[StubList], None]:
     def fill(content: StubList) -> None:
         argv = [b"sh", b"-c", script.encode()]
-        content.hook(b"/bin/sh", argv, [b"A=1"], b"the state" * 20000, timeout_ms, "the hook")
+        state = b"the state" * 20000
+        files = (COPY, COPY, COPY)
+        content.hook(b"/bin/sh", argv, [b"A=1"], state, timeout_ms, "the hook", files)
         execute(content, "/bin/echo", "reached")
 
     return fill
 
 
 def test_a_hook_gets_its_input_and_environment(tmp_path: Path) -> None:
-    report, output = conversation(tmp_path, hook("wc -c; echo $A"))
+    report, output = conversation(tmp_path, hook("wc -c; echo $A >&2"))
     assert report.executed
-    assert output.split() == [b"180000", b"1", b"reached"]
+    assert output == b"reached\n"
+    (end,) = report.hooks
+    assert (end.failure, end.number) == (Failure.BY_STATUS, 0)
+    assert end.said.split() == ["180000", "1"]
+
+
+def test_how_long_a_hook_took(tmp_path: Path) -> None:
+    report, _ = conversation(tmp_path, hook("sleep 0.3"))
+    assert report.hooks[0].seconds >= 0.3
+
+
+def test_the_end_of_what_a_hook_wrote(tmp_path: Path) -> None:
+    report, _ = conversation(tmp_path, hook("seq 100000"))
+    assert report.executed
+    assert report.hooks[0].said.endswith("99999\n100000\n")
+    assert len(report.hooks[0].said) == 2048
+
+
+def test_each_hook_says_its_own(tmp_path: Path) -> None:
+    def fill(content: StubList) -> None:
+        for word in (b"one", b"two", b"three"):
+            argv = [b"echo", word]
+            content.hook(b"/bin/echo", argv, [], b"", 0, "a hook", (COPY, COPY, COPY))
+        execute(content, "/bin/true")
+
+    report, _ = conversation(tmp_path, fill)
+    assert [end.said for end in report.hooks] == ["one\n", "two\n", "three\n"]
 
 
 def test_a_hook_that_fails(tmp_path: Path) -> None:
-    report, output = conversation(tmp_path, hook("exit 5"))
+    report, output = conversation(tmp_path, hook("echo why; exit 5"))
     assert (report.text, report.failure) == ("the hook", Failure.BY_STATUS)
     assert os.waitstatus_to_exitcode(report.number) == 5
+    assert report.hooks[0].said == "why\n"
     assert output == b""
 
 
 def test_a_hook_that_takes_too_long_goes_with_its_children(tmp_path: Path) -> None:
     report, _ = conversation(tmp_path, hook("sleep 100 & sleep 100", 200))
     assert (report.failure, report.number) == (Failure.BY_TIMEOUT, 200)
+    assert report.hooks[0].failure is Failure.BY_TIMEOUT
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\0" * 4096])
@@ -148,8 +184,8 @@ def test_a_result_is_taken_by_the_next_call(tmp_path: Path) -> None:
         content.take(_linux.SYS_close, kept, text="close")
         execute(content, "/bin/sh", "-c", "ls /proc/self/fd | wc -l")
 
-    # stdin, stdout, stderr, and ls's own.
-    assert conversation(tmp_path, fill) == (Report(executed=True), b"4\n")
+    # stdin, stdout, stderr, COPY, and ls's own.
+    assert conversation(tmp_path, fill) == (Report(executed=True), b"5\n")
     assert file.read_text() == "word"
 
 
@@ -159,5 +195,5 @@ def test_silence_means_that_it_vanished() -> None:
 
 
 def test_it_stays_small() -> None:
-    """A waiting container is charged for it."""
-    assert STUB.stat().st_size < 2048
+    """A waiting container is charged for it: a page."""
+    assert STUB.stat().st_size < 4096

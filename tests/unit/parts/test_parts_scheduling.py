@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from ocirt.errors import OcirtError
-from ocirt.parts.scheduling import list_mask
+from ocirt.parts.scheduling import cpu_mask, list_mask
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ def test_masks(text: str, numbers: set[int]) -> None:
     assert len(mask) % 8 == 0
     value = int.from_bytes(mask, "little")
     assert {n for n in range(8192) if value >> n & 1} == numbers
+    assert cpu_mask(numbers) == mask
 
 
 @pytest.mark.parametrize("text", ["", ",", "a", "1-", "-1", "2-1", "8192", "0-99999", "1--2", "²"])

@@ -225,7 +225,8 @@ def test_no_pivot() -> None:
 @pytest.mark.parametrize(
     ("linux", "words"),
     [
-        ({"namespaces": [{"type": "pid"}, {"type": "uts"}, {"type": "network"}]}, "mount"),
+        ({"namespaces": [{"type": "user"}], "uidMappings": MAP, "gidMappings": MAP}, "mount"),
+        ({"namespaces": [{"type": "network"}], "rootfsPropagation": "slave"}, "slave"),
         ({"sysctl": {"kernel.panic": "1"}}, "kernel.panic"),
         ({"sysctl": {"kernel.shmmax": "1"}, "namespaces": [{"type": "mount"}]}, "ipc"),
         (
@@ -291,7 +292,7 @@ def test_labels_are_asked_for_before_no_new_privs_and_the_filter(new_privileges:
 def test_only_binds_are_id_mapped() -> None:
     document = copy.deepcopy(BASE)
     document["mounts"][1]["options"] = ["idmap"]
-    with pytest.raises(OcirtError, match="/mounts/1/uidMappings"):
+    with pytest.raises(OcirtError, match="/mounts/1: 'idmap'"):
         build(Config.from_json(document), HOST, OPTIONS)
 
 
@@ -317,3 +318,15 @@ def test_what_a_bind_mount_has_no_use_for_is_a_warning() -> None:
 def test_without_root_a_user_namespace_is_needed() -> None:
     with pytest.raises(OcirtError, match="user namespace"):
         plan(ROOTLESS)
+
+
+def test_a_class_of_service_is_ready_before_init_and_has_it_before_the_hooks() -> None:
+    steps = plan(intelRdt={"l3CacheSchema": "L3:0=f"}).create
+    assert_order(
+        steps, "prepare the resctrl class c", "clone init", "assign init", "run the prestart hook"
+    )
+
+
+def test_a_personality_has_no_flags() -> None:
+    with pytest.raises(OcirtError, match=r"/linux/personality/flags: MMAP_PAGE_ZERO"):
+        plan(personality={"domain": "LINUX", "flags": ["MMAP_PAGE_ZERO"]})

@@ -114,6 +114,33 @@ def test_the_journal_keeps_its_order_and_forgets_a_torn_line(store: Store) -> No
     entry.close()
 
 
+@pytest.mark.parametrize(("complete", "class_stays"), [(True, True), (False, False)])
+def test_undoing_a_class_of_service(
+    store: Store, tmp_path: Path, complete: bool, class_stays: bool
+) -> None:
+    """One with a name of its own stays at delete, and goes after a create that failed."""
+    class_, monitor = tmp_path / "gold", tmp_path / "monitor"
+    class_.mkdir()
+    monitor.mkdir()
+    entry = store.reserve("c")
+    data = {"class": str(class_), "monitor": str(monitor), "keep": True}
+    journal.note(entry, Undo(UndoKind.RESCTRL, data))
+    journal.undo_all(entry, complete=complete)
+    assert (class_.exists(), monitor.exists()) == (class_stays, False)
+    journal.undo_all(entry, complete=complete)  # again, after a crash in between
+    entry.close()
+
+
+def test_undoing_a_mount_that_is_gone(store: Store, tmp_path: Path) -> None:
+    """Nothing is unmounted but what has the id on record."""
+    entry = store.reserve("c")
+    for path in ("/proc", str(tmp_path), "/no/such"):
+        journal.note(entry, Undo(UndoKind.MOUNT, {"path": path, "id": 1 << 40}))
+    journal.undo_all(entry)
+    assert os.path.exists("/proc/self/mountinfo")
+    entry.close()
+
+
 def test_a_process_is_known_by_its_start_time(tmp_path: Path) -> None:
     # A name that looks like the end of the name's field.
     program = tmp_path / "a) S 1 (b"
@@ -131,9 +158,14 @@ def test_a_process_is_known_by_its_start_time(tmp_path: Path) -> None:
         assert not is_alive(child.pid, began)  # a zombie by now
 
 
-def test_ending_a_process_that_isnt_the_one_meant(tmp_path: Path) -> None:
+def test_ending_a_process_that_isnt_the_one_meant(store: Store) -> None:
+    entry = store.reserve("c")
     with subprocess.Popen(["/bin/sleep", "1000"]) as child:
-        journal.end_process(child.pid, start_time(child.pid) + 1)
+        start = start_time(child.pid)
+        journal.note(entry, Undo(UndoKind.PROCESS, {"pid": child.pid, "start": start + 1}))
+        journal.end_processes(entry)
         assert child.poll() is None
-        journal.end_process(child.pid, start_time(child.pid))
+        journal.note(entry, Undo(UndoKind.PROCESS, {"pid": child.pid, "start": start}))
+        journal.end_processes(entry)
         assert child.wait(10) == -9
+    entry.close()

@@ -120,7 +120,7 @@ _RICH: dict[str, Any] = {
             {"type": "network", "path": "/proc/1/ns/net"},
         ],
         "uidMappings": _MAP,
-        "gidMappings": [{"containerID": 1, "hostID": 2000, "size": 200}],
+        "gidMappings": [{"containerID": 0, "hostID": 2000, "size": 200}],
         "timeOffsets": {
             "boottime": {"secs": -1, "nanosecs": 2},
             "monotonic": {"secs": 3, "nanosecs": 4},
