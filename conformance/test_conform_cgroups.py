@@ -120,7 +120,6 @@ DELEGATED = Path("/sys/kernel/cgroup/delegate")
 
 
 @pytest.mark.right("the container has a new cgroup namespace and such a mount; uid 1000 is its own")
-@pytest.mark.missing("a change of the cgroup's owner")
 @should("Cgroup ownership", 6, says="with a namespace and a writable mount the owner is the user")
 @should("Cgroup ownership", 11, says="the directory and the files that the kernel lists")
 @requirement(
