@@ -527,23 +527,25 @@ def test_a_hook_that_fails_is_heard_of(container: Container) -> None:
 
 def test_the_runtimes_own_cgroup_is_not_the_containers(container: Container, token: str) -> None:
     """Podman puts the runtime into one of its own, with limits of its own."""
-    places = [
-        cgroup.hierarchies()[name] / f"ocirt-test-{token}/engine" for name in ("pids", "memory")
-    ]
+    path = f"/ocirt-test-{token}/engine"
+    places = [cgroup.hierarchies()[name] / path.lstrip("/") for name in ("pids", "memory")]
     for place in places:
         place.mkdir(parents=True, exist_ok=True)
     enter = "".join(f"echo $$ >{place}/cgroup.procs; " for place in places)
     by = ("/bin/sh", "-c", f'{enter}exec "$@"', "sh")
     container.command("/bin/sleep", "1000")
-    assert create(container, by=by).status == 0
-    assert engine(container.runtime, "start", container.id, by=by).status == 0
-    pid_file = container.runtime.root.parent / "pid"
-    options = ("--detach", "--pid-file", str(pid_file), container.id)
-    words = ("exec", *options, "/bin/sleep", "1000")
-    assert engine(container.runtime, *words, by=by).status == 0
-    assert sorted(container.processes()) == sorted([container.pid, int(pid_file.read_text())])
-    for place in places:
-        assert cgroup.processes(place) == []
+    try:
+        assert create(container, by=by).status == 0
+        assert engine(container.runtime, "start", container.id, by=by).status == 0
+        pid_file = container.runtime.root.parent / "pid"
+        options = ("--detach", "--pid-file", str(pid_file), container.id)
+        words = ("exec", *options, "/bin/sleep", "1000")
+        assert engine(container.runtime, *words, by=by).status == 0
+        assert sorted(container.processes()) == sorted([container.pid, int(pid_file.read_text())])
+        for place in places:
+            assert cgroup.processes(place) == []
+    finally:
+        cgroup.remove_tree(path)
 
 
 def unusual() -> None:
