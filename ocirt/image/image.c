@@ -110,6 +110,7 @@ static void copy_region(void)
     for (unsigned long at = 0; at < saved.room; at += PAGE)
         if (saved.full[at / PAGE / 8] & 1 << at / PAGE % 8)
             memcpy((void *)(PLACE_FROM + at), (void *)(PLACE_FROM + saved.room + at), PAGE);
+    RAW(munmap, PLACE_FROM + saved.room, saved.room, 0, 0);
 }
 
 /* Have the kernel read and map just the pages that are used, for profile.py. */

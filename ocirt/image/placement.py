@@ -20,7 +20,7 @@ from ocirt.image.rehearsal import Commands, run_quietly
 
 _HERE = Path(__file__).parent
 _PAGE = 4096
-_LARGEST = 2 * _PAGE
+_LARGEST = 4 * _PAGE
 _TRIES = 3
 
 Plant = Callable[..., None]
