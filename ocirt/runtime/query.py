@@ -96,7 +96,9 @@ def list_containers(store: Store) -> list[dict[str, object]]:
         except (OcirtError, OSError) as e:
             _log.warning("container %s: %s", container_id, e)
             continue
-        document["owner"] = owners.setdefault(owner, _user_name(owner))
+        if owner not in owners:
+            owners[owner] = _user_name(owner)
+        document["owner"] = owners[owner]
         states.append(document)
     return states
 
