@@ -35,7 +35,7 @@ from ocirt.runtime.agent import connected, hear
 from ocirt.runtime.create import check_console, check_preserved, write_pid_file
 from ocirt.runtime.exec_options import ExecOptions, below, process_of
 from ocirt.runtime.foreground import HeldSignals, prepare_terminal, wait_for
-from ocirt.runtime.host import read_host
+from ocirt.runtime.host import bounding_set, last_capability
 from ocirt.runtime.pids import open_process
 from ocirt.runtime.query import Status, status_of
 from ocirt.runtime.store import CONFIG, Entry, Record, Store
@@ -154,7 +154,7 @@ def _enter(c: Context, config: Config, record: Record, options: ExecOptions) -> 
     if lsm.wants_label(process):
         c.inherited.append(c.proc)
         lsm.hand_procfs_on(c, c.proc)
-    host = read_host()
+    last_cap = last_capability()
     for step in (
         *enter.steps(
             process,
@@ -166,8 +166,8 @@ def _enter(c: Context, config: Config, record: Record, options: ExecOptions) -> 
         *credentials.steps(
             config,
             process,
-            available=(1 << host.last_cap + 1) - 1 if own_users else host.bounding,
-            last_cap=host.last_cap,
+            available=(1 << last_cap + 1) - 1 if own_users else bounding_set(),
+            last_cap=last_cap,
             first_free_fd=3 + options.preserve_fds,
         ),
     ):

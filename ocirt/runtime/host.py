@@ -24,11 +24,21 @@ def read_host() -> Host:
         layout=detect(),
         privileged=bool(capabilities["CapEff"] & 1 << _CAP_SYS_ADMIN),
         in_user_namespace=_in_user_namespace(),
-        last_cap=int(read_at(AT_FDCWD, "/proc/sys/kernel/cap_last_cap")),
+        last_cap=last_capability(),
         bounding=capabilities["CapBnd"],
         uid=os.geteuid(),
         selinux=os.access(_SELINUX, os.F_OK),
     )
+
+
+def last_capability() -> int:
+    """Return the number of the kernel's last capability (capabilities(7)). Raises OSError."""
+    return int(read_at(AT_FDCWD, "/proc/sys/kernel/cap_last_cap"))
+
+
+def bounding_set() -> int:
+    """Return the mask of this process's bounding set (capabilities(7)). Raises OSError."""
+    return _capabilities()["CapBnd"]
 
 
 def _capabilities() -> dict[str, int]:
