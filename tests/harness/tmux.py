@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Sequence
@@ -54,9 +55,13 @@ class Window:
         self._call("resize-window", "-x", str(columns), "-y", str(rows))
 
     def screen(self) -> str:
-        """Return what is shown, with colours, and where the cursor is."""
+        """Return what is shown, with colours, and where the cursor is.
+
+        Without ^C and ^Z: the kernel echoes such a key when it has sent the signal, if the shell
+        hasn't turned echoing off by then.
+        """
         cursor = self._call("display-message", "-p", "#{cursor_x} #{cursor_y}")
-        return self._call("capture-pane", "-p", "-e") + cursor
+        return re.sub(r"\^[CZ]", "", self._call("capture-pane", "-p", "-e")) + cursor
 
     def wait_for(self, text: str) -> None:
         """Wait until the screen has this text; its first line has a newline before it, too."""
