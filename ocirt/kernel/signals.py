@@ -31,9 +31,14 @@ ENDING = (int(_signal.SIGINT), int(_signal.SIGTERM), int(_signal.SIGHUP))
 _SIGNALFD_INFO = struct.Struct("=I124x")
 
 
+def mask_of(numbers: Iterable[int]) -> int:
+    """Return a set of signals as the kernel's sigset_t: bit n - 1 is signal n."""
+    return sum(1 << number - 1 for number in numbers)
+
+
 def signalfd(numbers: Iterable[int]) -> int:
     """Return a descriptor from which blocked signals are read as they arrive (signalfd(2))."""
-    mask = sum(1 << number - 1 for number in numbers)
+    mask = mask_of(numbers)
     return _linux.syscall(_linux.SYS_signalfd4, -1, struct.pack("=Q", mask), 8, os.O_CLOEXEC)
 
 
@@ -51,6 +56,7 @@ __all__ = [
     "SIG_SETMASK",
     "SIG_UNBLOCK",
     "getsignal",
+    "mask_of",
     "pthread_sigmask",
     "read_signalfd",
     "signal",

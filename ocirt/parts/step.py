@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from ocirt.cgroups.manager import Attachment, CgroupPaths
 from ocirt.errors import OcirtError
@@ -54,7 +54,6 @@ class Undo:
     data: dict[str, Any]
 
 
-@runtime_checkable
 class Undoable(Protocol):
     """An action with an effect outside the container's processes and namespaces."""
 

@@ -17,7 +17,6 @@ from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError, StateConflictError, describe
 from ocirt.kernel.files import open_procfs
 from ocirt.kernel.process import sealed_memfd
-from ocirt.kernel.signals import ALL
 from ocirt.kernel.stublist import PID_SIZE, Failure, Report
 from ocirt.kernel.terminal import Size, set_size
 from ocirt.parts import credentials, enter, lsm
@@ -221,7 +220,10 @@ def _terminal(c: Context, process: Process, options: ExecOptions) -> int:
 
 
 def _spawn(c: Context) -> None:
-    """Execute the stub with its list, in a child that never runs Python (posix_spawn(3))."""
+    """Execute the stub with its list, in a child that never runs Python (posix_spawn(3)).
+
+    What signals do by then is of no matter: the stub sets all back to their default.
+    """
     program = stub_file()
     content = sealed_memfd("ocirt-list", c.stub.encode(), executable=False)
     for fd in (content, *c.inherited):
@@ -233,7 +235,6 @@ def _spawn(c: Context) -> None:
         {},
         file_actions=stdio,
         setsigmask=(),
-        setsigdef=ALL - {signal.SIGKILL, signal.SIGSTOP},
     )
     for fd in (content, *c.inherited):
         os.set_inheritable(fd, False)

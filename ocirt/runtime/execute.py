@@ -27,6 +27,7 @@ from ocirt.kernel.signals import (
     SIG_IGN,
     SIG_SETMASK,
     getsignal,
+    mask_of,
     pthread_sigmask,
     signalfd,
 )
@@ -143,7 +144,7 @@ class Execution:
             pthread_sigmask(SIG_SETMASK, before)
         self.theirs = Channel(-1)
         self._shared, self._signals = True, signals
-        self._signal_mask = sum(1 << n - 1 for n in ending)
+        self._signal_mask = mask_of(ending)
         return made
 
     @property

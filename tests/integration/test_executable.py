@@ -66,12 +66,12 @@ class Thief:
     """tests/harness/thief.c, compiled: the program and the library."""
 
     program: Path
-    library: Path
+    shared_object: Path
 
     def into(self, rootfs: Path) -> None:
         shutil.copy(self.program, rootfs / "bin/thief")
         (rootfs / "lib").mkdir(exist_ok=True)
-        shutil.copy(self.library, rootfs / "lib/thief.so")
+        shutil.copy(self.shared_object, rootfs / "lib/thief.so")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def thief(scratch: Path) -> Thief:
     source = str(Path(__file__).parent.parent / "harness/thief.c")
     compile_it = ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", source, "-o"]
     subprocess.run([*compile_it, made.program, "-static"], check=True)
-    subprocess.run([*compile_it, made.library, "-DLIBRARY", "-shared", "-fPIC"], check=True)
+    subprocess.run([*compile_it, made.shared_object, "-DLIBRARY", "-shared", "-fPIC"], check=True)
     return made
 
 
