@@ -38,7 +38,7 @@ STUB_FLAGS := -Os -static -nostdlib -nostartfiles -ffreestanding -fno-builtin \
 	-fno-unwind-tables -fno-pie -no-pie \
 	-Wl,--build-id=none,-z,norelro,-z,noexecstack,-z,noseparate-code -s
 
-PACKAGE = $(shell find ocirt -name '*.py' -o -name '*.[ch]' -o -name 'sources.txt')
+PACKAGE = $(shell find ocirt -name '*.py' -o -name '*.[ch]' -o -name '*.ld' -o -name 'sources.txt')
 
 .PHONY: help setup build compiled demo lint test unit integration engines conformance \
 	conformance-page bench install install-docs clean

@@ -235,6 +235,7 @@ def _compile(seed: Path, work: Path, sources: Path, library: Path) -> None:
     link = ["gcc", "-static", "-no-pie", "-o", str(seed), *objects, str(library)]
     # posix refers to functions that would load NSS; nothing here calls them.
     link += ["-lcap", "-lz", "-lm", "-Wl,--no-warnings", "-Wl,-z,norelro"]
+    link += [f"-Wl,-T,{_HERE / 'layout.ld'}", "-Wl,-z,max-page-size=0x200000"]
     subprocess.run(link, check=True, stderr=subprocess.PIPE)
 
 

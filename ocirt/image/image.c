@@ -83,9 +83,14 @@ VDSO_POINTERS(X)
 #define RSEQ_SIGNATURE 0x53053053
 
 /* No start should copy more than a few megabytes. */
-#define LARGEST_COPY (64UL << 20)
+#define LARGEST_COPY (16UL << 20)
 
-/* What the seed leaves for the image. */
+/* layout.ld: where the data begins that a start uses; the region of placed blocks follows. */
+extern char front_from[], region_to[];
+extern const char __ehdr_start[]; /* the linker's: the first byte of the executable */
+#define FRONT ((unsigned long)front_from)
+
+/* What the seed leaves for the image. Not in the front: it is read before that has its content. */
 static struct {
     unsigned long thread;  /* the FS base: glibc's thread structure, in the heap */
     int *tid;              /* where glibc keeps the thread's id */
@@ -93,24 +98,26 @@ static struct {
     size_t robust_size;
     PyObject *entry;       /* what to call: entry(argv, environ, ignored) */
     const char *plain;     /* the launcher of plain Python */
-    size_t room, huge;     /* of the placed blocks (place.h), if they have to be copied */
+    size_t room, huge;     /* of the front, if it has to be copied */
     unsigned long data, data_end, heap, heap_end; /* set if page faults are to tell what is used */
     unsigned char full[LARGEST_COPY / PAGE / 8]; /* a bit for each page of it that isn't zero */
-} saved;
+} saved __attribute__((section(".back")));
 
 /* ---- The image's start. ---- */
 
 /*
- * Give the placed blocks their content. One fault for a huge page, where the kernel has one to
- * spare, costs as much as some fifty for small ones.
+ * Give the front its content. One fault for a huge page, where the kernel has one to spare, costs as
+ * much as some fifty for small ones. Not with memcpy(3), whose address is part of the content.
  */
-static void copy_region(void)
+static void copy_front(void)
 {
-    RAW(madvise, PLACE_FROM, saved.huge, MADV_HUGEPAGE, 0);
+    RAW(madvise, FRONT, saved.huge, MADV_HUGEPAGE, 0);
     for (unsigned long at = 0; at < saved.room; at += PAGE)
-        if (saved.full[at / PAGE / 8] & 1 << at / PAGE % 8)
-            memcpy((void *)(PLACE_FROM + at), (void *)(PLACE_FROM + saved.room + at), PAGE);
-    RAW(munmap, PLACE_FROM + saved.room, saved.room, 0, 0);
+        if (saved.full[at / PAGE / 8] & 1 << at / PAGE % 8) {
+            unsigned long to = FRONT + at, from = PLACE_FAR + at, words = PAGE / 8;
+            __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
+        }
+    RAW(munmap, PLACE_FAR, saved.room, 0, 0);
 }
 
 /* Have the kernel read and map just the pages that are used, for profile.py. */
@@ -118,7 +125,7 @@ static void map_only_what_is_used(void)
 {
     RAW(madvise, saved.data, saved.data_end - saved.data, MADV_RANDOM, 0);
     RAW(madvise, saved.heap, saved.heap_end - saved.heap, MADV_RANDOM, 0);
-    RAW(madvise, PLACE_FROM, PLACE_ROOM, MADV_RANDOM, 0);
+    RAW(madvise, PLACE_FAR, PLACE_FAR_ROOM, MADV_RANDOM, 0);
 }
 
 static void refresh_auxv(Elf64_auxv_t *auxv)
@@ -232,7 +239,7 @@ __attribute__((used)) void image_start(long *stack)
     while (*end)
         end++;
     if (saved.room)
-        copy_region();
+        copy_front();
     else
         map_only_what_is_used();
     RAW(arch_prctl, ARCH_SET_FS, (long)saved.thread, 0, 0);
@@ -308,7 +315,7 @@ static void arena_free(void *ctx, void *p, size_t size)
 {
     (void)ctx;
     (void)size;
-    if ((unsigned long)p < PLACE_FROM || (unsigned long)p >= PLACE_FROM + PLACE_ROOM)
+    if (!place_holds(p))
         free(p);
 }
 
@@ -320,6 +327,12 @@ static void check(PyStatus status)
 
 /* AFTER: another program to run; "" for none. */
 enum argument { OUTPUT = 1, PLAIN, HASH_SEED, SEED_PY, AFTER, NUMBERS, GRANULE, RECORD, SEARCH_PATH };
+
+/* With a page for each block, the question is which pages are copied when they are used. */
+static int spread(char **argv)
+{
+    return strtoul(argv[GRANULE], NULL, 10) >= PAGE;
+}
 
 static void start_python(int argc, char **argv)
 {
@@ -335,7 +348,7 @@ static void start_python(int argc, char **argv)
     PyPreConfig_InitIsolatedConfig(&pre);
     pre.utf8_mode = 1; /* file names and arguments are UTF-8 whatever the locale of the build */
     check(Py_PreInitialize(&pre));
-    place_start(argv[NUMBERS], strtoul(argv[GRANULE], NULL, 10), argv[RECORD]);
+    place_start(argv[NUMBERS], strtoul(argv[GRANULE], NULL, 10), argv[RECORD], spread(argv));
     PyConfig_InitIsolatedConfig(&config);
     config.use_hash_seed = 1;
     config.hash_seed = strtoul(argv[HASH_SEED], NULL, 10);
@@ -433,7 +446,7 @@ static void fill_holes(void)
     for (size_t size = smallest; size <= largest_pooled; size += smallest)
         do
             p = PyObject_Malloc(size);
-        while (p && p < end);
+        while (p && p < end && !place_holds(p));
     /* malloc, big blocks first: until a block of each size comes from beyond the last free one. */
     end = (char *)sbrk(0) - arena;
     for (size_t size = largest; size >= smallest; size -= smallest) {
@@ -499,7 +512,7 @@ static unsigned long find_heap(unsigned long data_from, unsigned long data_to)
             continue;
         if (!strcmp(name, "[heap]"))
             heap = heap ? heap : from;
-        else if (mode[1] == 'w' && strcmp(name, "[stack]") && from != PLACE_FROM &&
+        else if (mode[1] == 'w' && strcmp(name, "[stack]") && !place_holds((void *)from) &&
                  (from < data_from || to > data_to)) {
             fprintf(stderr, "image: memory outside of the heap would be lost: %s", line);
             exit(1);
@@ -510,30 +523,30 @@ static unsigned long find_heap(unsigned long data_from, unsigned long data_to)
 }
 
 /*
- * Write the region of the placed blocks: as a huge page to be and, behind it, its content, which
- * image_start copies. Returns the new end of the file.
+ * Write memory in pieces of a huge page, the last one filled up with zeros, to an offset that is a
+ * multiple of one: where the page cache has huge pages, it then maps them with one fault each.
  */
-static off_t put_region(int out, Elf64_Phdr *new, int *count, off_t end)
+static off_t put_huge(int fd, unsigned long from, unsigned long to, off_t offset)
 {
-    unsigned long size = PLACE_UP((unsigned long)place_take(0)) - PLACE_FROM;
-    Elf64_Phdr *region = &new[(*count)++], *content = &new[*count];
-
-    *region = *content = segment(PLACE_FROM, PLACE_FROM + size, end);
-    put_pages(out, PLACE_FROM, PLACE_FROM + size, end);
-    if (saved.room) {
-        region->p_filesz = 0;
-        content->p_vaddr = content->p_paddr = PLACE_FROM + size;
-        content->p_flags = PF_R;
-        (*count)++;
+    char *piece = mmap(NULL, PLACE_ALIGNMENT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                       -1, 0);
+    if (piece == MAP_FAILED)
+        fail("mmap");
+    for (; from < to; from += PLACE_ALIGNMENT, offset += (off_t)PLACE_ALIGNMENT) {
+        size_t size = to - from < PLACE_ALIGNMENT ? to - from : PLACE_ALIGNMENT;
+        memcpy(piece, (void *)from, size);
+        memset(piece + size, 0, PLACE_ALIGNMENT - size);
+        put(fd, piece, PLACE_ALIGNMENT, offset);
     }
-    return end + (off_t)size;
+    munmap(piece, PLACE_ALIGNMENT);
+    return offset;
 }
 
-/* Note what put_region is going to write: before the data segment, with the notes, is saved. */
-static void look_at_region(unsigned long placed_to)
+/* Note which pages of the front have to be copied: before the data, with the notes, is saved. */
+static void look_at_front(unsigned long placed_to)
 {
-    saved.room = PLACE_UP((unsigned long)place_take(0)) - PLACE_FROM;
-    saved.huge = PLACE_DOWN(placed_to - PLACE_FROM + FRESH);
+    saved.room = PLACE_UP((unsigned long)place_take(0)) - FRONT;
+    saved.huge = PLACE_DOWN(placed_to - FRONT + FRESH);
     if (!saved.huge)
         saved.huge = PLACE_ALIGNMENT;
     if (saved.room > LARGEST_COPY) {
@@ -541,74 +554,114 @@ static void look_at_region(unsigned long placed_to)
         exit(1);
     }
     for (unsigned long at = 0; at < saved.room; at += PAGE)
-        if (memcmp((void *)(PLACE_FROM + at), zero, PAGE))
+        if (memcmp((void *)(FRONT + at), zero, PAGE))
             saved.full[at / PAGE / 8] |= (unsigned char)(1 << at / PAGE % 8);
+}
+
+/* The image's file, while it is written. */
+static struct {
+    int fd;
+    off_t end;
+    int count;
+    Elf64_Phdr segments[40];
+} out;
+
+/* Add memory to the image, as data of its own. */
+static void add(unsigned long from, unsigned long to)
+{
+    out.segments[out.count++] = segment(from, to, out.end);
+    put_pages(out.fd, from, to, out.end);
+    out.end += (off_t)(to - from);
+}
+
+/* Add the front: as a huge page to be, without content, which is elsewhere for copy_front. */
+static void add_front(void)
+{
+    Elf64_Phdr *front = &out.segments[out.count++];
+
+    *front = segment(FRONT, FRONT + saved.room, out.end);
+    front->p_filesz = 0;
+}
+
+static void add_content_of_front(void)
+{
+    Elf64_Phdr *content = &out.segments[out.count++];
+
+    out.end = (off_t)PLACE_UP((unsigned long)out.end);
+    *content = segment(PLACE_FAR, PLACE_FAR + saved.room, out.end);
+    content->p_flags = PF_R;
+    out.end = put_huge(out.fd, FRONT, FRONT + saved.room, out.end);
+}
+
+/* Add code or constants: the very bytes of the seed's file, at the same place. */
+static void add_constant(const Elf64_Phdr *p)
+{
+    Elf64_Phdr *new = &out.segments[out.count++];
+    unsigned long to = p->p_vaddr + p->p_filesz;
+
+    *new = *p;
+    if (p->p_offset == 0) { /* the header, which dump writes, and what the linker put behind it */
+        put(out.fd, (void *)p->p_vaddr, p->p_filesz, 0);
+        to = p->p_filesz;
+    } else {
+        to = (unsigned long)put_huge(out.fd, p->p_vaddr, to, (off_t)p->p_offset);
+        new->p_filesz = new->p_memsz = to - p->p_offset;
+    }
+    if (out.end < (off_t)to)
+        out.end = (off_t)PAGE_UP(to);
 }
 
 /* Write the image. Nothing may be allocated from here on: the heap is being copied. */
 static void dump(const char *path)
 {
-    int in = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    int out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
-    Elf64_Ehdr header;
-    Elf64_Phdr old[32], new[36];
-    unsigned long data_from = 0, data_to = 0, heap_from, heap_to;
-    off_t end = 0;
-    int count = 0;
+    const Elf64_Ehdr *seed = (const Elf64_Ehdr *)__ehdr_start;
+    const Elf64_Phdr *old = (const Elf64_Phdr *)(__ehdr_start + seed->e_phoff);
+    Elf64_Ehdr header = *seed;
+    unsigned long data_from = 0, data_to = 0, heap_from;
 
-    if (in < 0 || out < 0)
+    out.fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
+    if (out.fd < 0)
         fail(path);
-    if (pread(in, &header, sizeof header, 0) != sizeof header || header.e_phnum > 32 ||
-        pread(in, old, header.e_phnum * sizeof *old, (off_t)header.e_phoff) < 0)
-        fail("/proc/self/exe");
-    for (int i = 0; i < header.e_phnum; i++) {
-        const Elf64_Phdr *p = &old[i];
-        if (p->p_type == PT_GNU_STACK)
-            new[count++] = *p; /* or the stack would be executable */
-        if (p->p_type != PT_LOAD)
+    for (int i = 0; i < seed->e_phnum; i++) {
+        if (old[i].p_type == PT_GNU_STACK)
+            out.segments[out.count++] = old[i]; /* or the stack would be executable */
+        if (old[i].p_type != PT_LOAD)
             continue;
-        if (p->p_flags & PF_W) {
-            data_from = PAGE_DOWN(p->p_vaddr);
-            data_to = PAGE_UP(p->p_vaddr + p->p_memsz);
-            continue;
+        if (old[i].p_flags & PF_W) {
+            data_from = PAGE_DOWN(old[i].p_vaddr);
+            data_to = PAGE_UP(old[i].p_vaddr + old[i].p_memsz);
+        } else {
+            add_constant(&old[i]);
         }
-        /* Code and constants: the very bytes of the seed's file, at the same place. */
-        for (off_t at = (off_t)p->p_offset; at < (off_t)(p->p_offset + p->p_filesz);) {
-            char buffer[PAGE];
-            ssize_t n = pread(in, buffer, sizeof buffer, at);
-            if (n <= 0)
-                fail("/proc/self/exe");
-            put(out, buffer, (size_t)n, at);
-            at += n;
-        }
-        new[count++] = *p;
-        if (end < (off_t)(p->p_offset + p->p_filesz))
-            end = (off_t)PAGE_UP(p->p_offset + p->p_filesz);
     }
     heap_from = find_heap(data_from, data_to);
-    heap_to = PAGE_UP((unsigned long)sbrk(0));
     saved.data = data_from;
     saved.data_end = data_to;
     saved.heap = heap_from;
-    saved.heap_end = heap_to;
+    saved.heap_end = PAGE_UP((unsigned long)sbrk(0));
+    if (saved.room) {
+        add(data_from, FRONT);
+        add_front();
+        add((unsigned long)region_to, data_to);
+    } else {
+        add(data_from, data_to);
+    }
     /* Without address randomisation the heap follows the data; otherwise there is a gap. */
-    new[count++] = segment(data_from, data_to, end);
-    put_pages(out, data_from, data_to, end);
-    end += (off_t)(data_to - data_from);
-    new[count++] = segment(heap_from, heap_to, end);
-    put_pages(out, heap_from, heap_to, end);
-    end += (off_t)(heap_to - heap_from);
-    end = put_region(out, new, &count, end);
+    add(heap_from, saved.heap_end);
+    if (saved.room)
+        add_content_of_front();
+    else
+        add(PLACE_FAR, PAGE_UP((unsigned long)place_take(0)));
 
     header.e_entry = (unsigned long)image_entry;
     header.e_phoff = sizeof header;
-    header.e_phnum = (uint16_t)count;
+    header.e_phnum = (uint16_t)out.count;
     /* The old table of sections would describe the old file. */
     header.e_shoff = 0;
     header.e_shnum = header.e_shstrndx = 0;
-    put(out, &header, sizeof header, 0);
-    put(out, new, (size_t)count * sizeof *new, sizeof header);
-    if (ftruncate(out, end) < 0 || close(out) < 0)
+    put(out.fd, &header, sizeof header, 0);
+    put(out.fd, out.segments, (size_t)out.count * sizeof *out.segments, sizeof header);
+    if (ftruncate(out.fd, out.end) < 0 || close(out.fd) < 0)
         fail(path);
 }
 
@@ -628,9 +681,8 @@ int main(int argc, char **argv)
     arenas_are_placed = 1;
     fill_holes();
     arenas_are_placed = 0;
-    /* With a page for each block, the question is which pages are copied when they are used. */
-    if (strtoul(argv[GRANULE], NULL, 10) < PAGE)
-        look_at_region(placed_to);
+    if (!spread(argv))
+        look_at_front(placed_to);
     save_thread();
     dump(argv[OUTPUT]);
     /* Not exit(): nothing of the interpreter is to run again in this process. */

@@ -11,7 +11,10 @@
 
 #define PAGE 4096UL
 
-static char *next;       /* the region's first free byte */
+extern char region_from[], region_to[]; /* layout.ld */
+
+static char *from, *to;  /* the region */
+static char *next;       /* its first free byte */
 static char *placed_to;  /* the end of the blocks in it */
 static size_t granule;
 static uint32_t *wanted; /* the numbers that are placed, ascending */
@@ -20,10 +23,10 @@ static uint32_t number;  /* of the next block */
 static FILE *record;
 static PyMemAllocatorEx plain[2];
 
-static void *reserve(unsigned long from, size_t size)
+static void *reserve(unsigned long where, size_t size)
 {
-    int fixed = from ? MAP_FIXED_NOREPLACE : 0;
-    void *p = mmap((void *)from, size, PROT_READ | PROT_WRITE,
+    int fixed = where ? MAP_FIXED_NOREPLACE : 0;
+    void *p = mmap((void *)where, size, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
     if (p == MAP_FAILED) {
         perror("image: reserve memory");
@@ -34,7 +37,7 @@ static void *reserve(unsigned long from, size_t size)
 
 static int is_placed(const void *p)
 {
-    return (unsigned long)p >= PLACE_FROM && (const char *)p < placed_to;
+    return (const char *)p >= from && (const char *)p < placed_to;
 }
 
 /* Return memory in the region if this block is to lie there, otherwise NULL. Counts it. */
@@ -46,7 +49,7 @@ static void *place(size_t size)
     wanted_next++;
     void *p = next;
     size_t room = (size + !size + granule - 1) & ~(granule - 1);
-    if ((unsigned long)next + room > PLACE_FROM + PLACE_ROOM)
+    if (room > (size_t)(to - next))
         return NULL;
     placed_to = next += room;
     return p;
@@ -116,10 +119,12 @@ static void read_numbers(const char *path)
     fclose(file);
 }
 
-void place_start(const char *numbers, size_t distance, const char *record_path)
+void place_start(const char *numbers, size_t distance, const char *record_path, int far)
 {
     static const PyMemAllocatorDomain domains[2] = { PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ };
-    placed_to = next = reserve(PLACE_FROM, PLACE_ROOM);
+    from = far ? reserve(PLACE_FAR, PLACE_FAR_ROOM) : region_from;
+    to = far ? from + PLACE_FAR_ROOM : region_to;
+    placed_to = next = from;
     granule = distance;
     if (*numbers)
         read_numbers(numbers);
@@ -147,8 +152,13 @@ void place_stop(void)
 void *place_take(size_t size)
 {
     char *p = (char *)(((unsigned long)next + PAGE - 1) & ~(PAGE - 1));
-    if ((unsigned long)p + size > PLACE_FROM + PLACE_ROOM)
+    if (p > to || size > (size_t)(to - p))
         return NULL;
     next = p + size;
     return p;
+}
+
+int place_holds(const void *p)
+{
+    return (const char *)p >= from && (const char *)p < to;
 }

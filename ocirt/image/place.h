@@ -12,23 +12,29 @@
 #define PLACE_H
 #include <stddef.h>
 
-/* Above the executable and wherever the kernel may put its heap, aligned to a huge page. */
-#define PLACE_FROM 0x100000000UL
 #define PLACE_ALIGNMENT (2UL << 20)
-#define PLACE_ROOM (4UL << 30)
+/* Above the executable and wherever the kernel may put its heap, aligned to a huge page. */
+#define PLACE_FAR 0x100000000UL
+#define PLACE_FAR_ROOM (4UL << 30)
 
 /*
  * Hook into CPython's allocators; call it before Py_InitializeFromConfig(). numbers is a file of
  * uint32_t, ascending: which blocks to place ("" for none). Placed blocks begin at multiples of
  * granule, a power of two of at least 16. record is a file that gets address and size of every
  * block, each uint64_t ("" for none).
+ *
+ * The region is the one that layout.ld puts behind the data; with far it is elsewhere, and large
+ * enough for a page for each block.
  */
-void place_start(const char *numbers, size_t granule, const char *record);
+void place_start(const char *numbers, size_t granule, const char *record, int far);
 
 /* From now on nothing is placed or recorded. */
 void place_stop(void);
 
 /* Take memory from the region for other purposes; NULL if it is full. Aligned to a page. */
 void *place_take(size_t size);
+
+/* Tell whether p points into the region. */
+int place_holds(const void *p);
 
 #endif
