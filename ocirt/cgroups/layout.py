@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -72,7 +73,7 @@ def detect(proc: str = "/proc") -> Layout:
     """
     mountinfo = files.read(f"{proc}/self/mountinfo")
     layout = build(mountinfo, parse_own(files.read(f"{proc}/self/cgroup")))
-    hierarchies = tuple(_only_visible(h) for h in layout.hierarchies)
+    hierarchies = tuple(h if h.own == "/" else _only_visible(h) for h in layout.hierarchies)
     unified = layout.unified and _only_visible(layout.unified)
     if layout.mode is Mode.V2 and unified is not None:
         controllers = files.read(f"{unified.mountpoint}/cgroup.controllers").split()
@@ -93,7 +94,7 @@ def build(mountinfo: str, own: dict[str, str]) -> Layout:
         return Layout(Mode.V2, (), _unified(top[-1], own))
     beside = _preferred(v2)
     unified = _unified(beside, own) if beside else None
-    v1 = [m for m in mounts if m.fstype == "cgroup"]
+    v1 = _by_option(m for m in mounts if m.fstype == "cgroup")
     found = (_hierarchy(line, path, v1) for line, path in own.items() if line)
     hierarchies = tuple(h for h in found if h is not None)
     if not hierarchies:
@@ -138,9 +139,17 @@ def _unified(mount: MountEntry, own: dict[str, str]) -> Hierarchy:
     return Hierarchy((), mount.mountpoint, mount.root, _below(mount.root, own.get("", "/")))
 
 
-def _hierarchy(line: str, path: str, mounts: list[MountEntry]) -> Hierarchy | None:
-    first = line.partition(",")[0]
-    mount = _preferred([m for m in mounts if first in m.options])
+def _by_option(mounts: Iterable[MountEntry]) -> dict[str, list[MountEntry]]:
+    """Return the mounts of v1 by the options that name their controllers."""
+    found: dict[str, list[MountEntry]] = {}
+    for mount in mounts:
+        for option in mount.options:
+            found.setdefault(option, []).append(mount)
+    return found
+
+
+def _hierarchy(line: str, path: str, mounts: dict[str, list[MountEntry]]) -> Hierarchy | None:
+    mount = _preferred(mounts.get(line.partition(",")[0], []))
     if mount is None:
         return None
     named = line.startswith("name=")
@@ -155,8 +164,10 @@ def _hierarchy(line: str, path: str, mounts: list[MountEntry]) -> Hierarchy | No
 
 def _preferred(mounts: list[MountEntry]) -> MountEntry | None:
     """Return the mount to use of one hierarchy: a container's rootfs may show others."""
-    usual = (m for m in mounts if m.mountpoint.startswith(CGROUP_MOUNT))
-    return next(usual, mounts[0] if mounts else None)
+    for mount in mounts:
+        if mount.mountpoint.startswith(CGROUP_MOUNT):
+            return mount
+    return mounts[0] if mounts else None
 
 
 def _top_fstype(mountinfo: str) -> str:
@@ -181,8 +192,7 @@ def _below(root: str, path: str) -> str:
 
 def _only_visible(hierarchy: Hierarchy) -> Hierarchy:
     """Replace an own cgroup that the mount doesn't show, as in a container, by "/"."""
-    own = hierarchy.own
-    if own == "/" or os.path.isdir(hierarchy.mountpoint + own):
+    if os.path.isdir(hierarchy.mountpoint + hierarchy.own):
         return hierarchy
     return replace(hierarchy, own="/")
 

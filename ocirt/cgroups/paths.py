@@ -105,12 +105,14 @@ def mount_sources(paths: CgroupPaths, layout: Layout) -> tuple[CgroupMount, ...]
     for hierarchy in layout.hierarchies:
         source = paths.v1.get(hierarchy.keys[0])
         if source is not None:
+            controllers = hierarchy.controllers
             name = posixpath.basename(hierarchy.mountpoint)
-            links = tuple(c for c in hierarchy.controllers if c != name)
-            options = ",".join(hierarchy.controllers) or f"none,name={hierarchy.name}"
-            sources.append(CgroupMount(name, source, hierarchy.controllers, links, options))
+            links = () if controllers == (name,) else tuple(c for c in controllers if c != name)
+            options = ",".join(controllers) or f"none,name={hierarchy.name}"
+            sources.append(CgroupMount(name, source, controllers, links, options))
     return tuple(sources)
 
 
 def _join(hierarchy: Hierarchy, start: str, inner: str) -> str:
-    return posixpath.join(hierarchy.mountpoint, start.lstrip("/"), inner)
+    start = start.strip("/")
+    return f"{hierarchy.mountpoint}/{start}/{inner}" if start else f"{hierarchy.mountpoint}/{inner}"

@@ -26,16 +26,17 @@ _DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 _MKDIR_TRIES = 16
 
 
-def missing(paths: CgroupPaths) -> tuple[str, ...]:
+def missing(paths: CgroupPaths, layout: Layout) -> tuple[str, ...]:
     """Return the directories that create() would make, each parent before its children.
 
     The caller records them before create(): only what is among them may be removed later.
     """
+    there = {hierarchy.mountpoint for hierarchy in layout.hierarchies}
     found: dict[str, None] = {}
     for leaf in paths.directories:
         chain = []
         directory = leaf
-        while directory not in found and not os.path.isdir(directory):
+        while directory not in there and directory not in found and not os.path.isdir(directory):
             chain.append(directory)
             directory = dirname(directory)
         found.update(dict.fromkeys(reversed(chain)))

@@ -7,12 +7,22 @@ Sources: config-linux.md, Control groups; the kernel's Documentation/admin-guide
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
-from ocirt.cgroups.devices import DevicePolicy, policy
+from ocirt.cgroups.devices import policy
 from ocirt.cgroups.layout import Layout
 from ocirt.cgroups.resources import POINTER, Phase, Write, rdma_writes
 from ocirt.errors import StepError
-from ocirt.spec.model import CPU, BlockIO, HugepageLimit, Memory, Network, Pids, Resources
+from ocirt.spec.model import (
+    CPU,
+    BlockIO,
+    DeviceRule,
+    HugepageLimit,
+    Memory,
+    Network,
+    Pids,
+    Resources,
+)
 
 
 def writes(resources: Resources, layout: Layout, *, devices: bool = True) -> tuple[Write, ...]:
@@ -32,9 +42,9 @@ def writes(resources: Resources, layout: Layout, *, devices: bool = True) -> tup
             raise _not_mounted(write.controller, write.pointer)
     if not devices:
         return wanted
-    rules = policy(resources.devices)
     if "devices" in mounted:
-        return (*_devices(rules), *wanted)
+        return (*_devices(resources.devices), *wanted)
+    rules = policy(resources.devices)
     if resources.devices and not rules.denies_nothing:
         raise _not_mounted("devices", rules.pointer)
     return wanted
@@ -72,14 +82,21 @@ def _all(resources: Resources) -> Iterator[Write]:
     yield from rdma_writes(resources.rdma)
 
 
-def _devices(rules: DevicePolicy) -> Iterator[Write]:
+# Every container of an engine has the same rules, which the image has met when it was built.
+@lru_cache(maxsize=32)
+def _devices(rules: tuple[DeviceRule, ...]) -> tuple[Write, ...]:
     """One rule a write; the default comes first, since it empties the list."""
+    wanted = policy(rules)
     default, exception = "devices.deny", "devices.allow"
-    if rules.allow_all:
+    if wanted.allow_all:
         default, exception = exception, default
-    yield Write("devices", default, "a", rules.pointer)
-    for grant in rules.exceptions:
-        yield Write("devices", exception, f"{grant.node} {grant.access}", grant.pointer)
+    return (
+        Write("devices", default, "a", wanted.pointer),
+        *(
+            Write("devices", exception, f"{grant.node} {grant.access}", grant.pointer)
+            for grant in wanted.exceptions
+        ),
+    )
 
 
 def _cpu(cpu: CPU) -> Iterator[Write]:

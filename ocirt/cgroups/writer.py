@@ -37,21 +37,23 @@ def _apply_group(directory: str | None, writes: Sequence[Write]) -> None:
         raise StepError(f"cgroup: cannot set {first.file}", first.pointer, cause)
     put_off = []
     dir_fd = _open_directory(directory)
+    opened: dict[str, int] = {}
     try:
         for write in writes:
             try:
-                _write(dir_fd, write)
+                _write(dir_fd, opened, write)
             except OSError as e:
                 if e.errno != errno.EINVAL or not write.either_order:
                     raise _refused(directory, write, e) from None
                 put_off.append(write)
         for write in put_off:
             try:
-                _write(dir_fd, write)
+                _write(dir_fd, opened, write)
             except OSError as e:
                 raise _refused(directory, write, e) from None
     finally:
-        os.close(dir_fd)
+        for fd in (dir_fd, *opened.values()):
+            os.close(fd)
 
 
 def _open_directory(directory: str) -> int:
@@ -61,32 +63,38 @@ def _open_directory(directory: str) -> int:
         raise StepError("cgroup", "/linux/cgroupsPath", e) from None
 
 
-def _write(dir_fd: int, write: Write) -> None:
+def _write(dir_fd: int, opened: dict[str, int], write: Write) -> None:
+    """Write one value; opened has the files that are open, since many values go to one file."""
+    fd = opened.get(write.file)
+    if fd is None:
+        try:
+            fd = os.open(write.file, os.O_WRONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+        except FileNotFoundError:
+            if write.otherwise:
+                _write(dir_fd, opened, write.otherwise)
+            elif not write.optional:
+                raise
+            return
+        opened[write.file] = fd
+    value = write.value.encode()
     try:
-        fd = os.open(write.file, os.O_WRONLY | os.O_CLOEXEC, dir_fd=dir_fd)
-    except FileNotFoundError:
-        if write.otherwise:
-            _write(dir_fd, write.otherwise)
-        elif not write.optional:
+        os.write(fd, value)
+    except OSError as e:
+        if e.errno != errno.EBUSY:
             raise
-        return
-    try:
-        _write_patiently(fd, write.value.encode())
-    finally:
-        os.close(fd)
+        _write_patiently(fd, value)
 
 
 def _write_patiently(fd: int, value: bytes) -> None:
     for pause in _BUSY_PAUSES:
+        time.sleep(pause)
         try:
             os.write(fd, value)
         except OSError as e:
-            if e.errno != errno.EBUSY:
+            if e.errno != errno.EBUSY or pause is _BUSY_PAUSES[-1]:
                 raise
-            time.sleep(pause)
         else:
             return
-    os.write(fd, value)
 
 
 def _refused(directory: str, write: Write, error: OSError) -> StepError:

@@ -41,7 +41,18 @@ static const struct {
 #undef NR
 };
 
-/* One argument: an int, None (NULL), or anything with a buffer (its address). */
+/* A str as the kernel takes it: in UTF-8, with what isn't UTF-8 as os.fsdecode() leaves it. */
+static PyObject *encode(PyObject *text)
+{
+    PyObject *words = PyUnicode_AsEncodedString(text, "utf-8", "surrogateescape");
+    if (words && strlen(PyBytes_AS_STRING(words)) != (size_t)PyBytes_GET_SIZE(words)) {
+        PyErr_SetString(PyExc_ValueError, "embedded null character");
+        Py_CLEAR(words);
+    }
+    return words;
+}
+
+/* One argument: an int, None (NULL), or a str or anything with a buffer (its address). */
 static int convert(PyObject *arg, long *out, Py_buffer *view, int *held)
 {
     if (arg == Py_None) {
@@ -56,8 +67,13 @@ static int convert(PyObject *arg, long *out, Py_buffer *view, int *held)
         *out = (long)value;
         return 0;
     }
+    PyObject *owner = PyUnicode_Check(arg) ? encode(arg) : Py_NewRef(arg);
+    if (!owner)
+        return -1;
     /* A writable buffer where the caller has one, so that the kernel's answers arrive. */
-    if (PyObject_GetBuffer(arg, view, PyBUF_SIMPLE) < 0)
+    int failed = PyObject_GetBuffer(owner, view, PyBUF_SIMPLE);
+    Py_DECREF(owner); /* the view has it now */
+    if (failed)
         return -1;
     *held = 1;
     *out = (long)(intptr_t)view->buf;
@@ -66,8 +82,8 @@ static int convert(PyObject *arg, long *out, Py_buffer *view, int *held)
 
 PyDoc_STRVAR(syscall_doc,
 "syscall(number, *args) -> int\n\n"
-"Make a system call (syscall(2)). Each of up to six arguments is an int, None for NULL, or a\n"
-"bytes-like object, whose address is passed. Raises OSError.");
+"Make a system call (syscall(2)). Each of up to six arguments is an int, None for NULL, a str\n"
+"that is passed as a C string, or a bytes-like object, whose address is passed. Raises OSError.");
 
 static PyObject *linux_syscall(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 import struct
+from functools import lru_cache
 
 from ocirt.kernel import _linux
 from ocirt.kernel.constants import PROC_SUPER_MAGIC
-from ocirt.kernel.mounts import c_string
 
 _syscall = _linux.syscall
 
@@ -18,10 +18,15 @@ PROC_ROOT_INO = 1
 _CHUNK = 1 << 16
 
 
-def openat2(dirfd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
-    """openat2(2), always close-on-exec; resolve holds RESOLVE_ flags. Returns a descriptor."""
-    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
-    return _syscall(_linux.SYS_openat2, dirfd, c_string(path), how, len(how))
+@lru_cache
+def open_how(flags: int, resolve: int) -> bytes:
+    """Return a struct open_how (openat2(2)), always close-on-exec; resolve has RESOLVE_ flags."""
+    return _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
+
+
+def openat2(dirfd: int, path: str, how: bytes) -> int:
+    """openat2(2) with an open_how(). Returns a descriptor."""
+    return _syscall(_linux.SYS_openat2, dirfd, path, how, _OPEN_HOW.size)
 
 
 def fstatfs_type(fd: int) -> int:
@@ -41,6 +46,22 @@ def open_procfs(path: str = "/proc") -> int:
         os.close(fd)
         raise OSError(0, "isn't the root of a procfs", path)
     return fd
+
+
+def real_path(path: str) -> str:
+    """Return a directory's path without symbolic links, as the kernel knows it (proc_pid_fd(5)).
+
+    What os.path.realpath() finds by a system call for each component; it answers if this can't.
+    """
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            found = os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+    except OSError:
+        return os.path.realpath(path)
+    return found if found.startswith("/") else os.path.realpath(path)
 
 
 def read_all(fd: int, most: int = 1 << 30) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from collections.abc import Iterable
 
 from ocirt.kernel import _linux
 from ocirt.kernel.constants import (
@@ -28,11 +29,6 @@ from ocirt.kernel.constants import (
 _syscall = _linux.syscall
 
 
-def c_string(text: str | bytes) -> bytes:
-    """Return a path or word as the NUL-terminated bytes that the kernel takes: in UTF-8."""
-    return (text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text) + b"\0"
-
-
 def fd_path(fd: int) -> str:
     """Return the path by which mount(2) reaches what a descriptor refers to (proc_pid_fd(5))."""
     return f"/proc/self/fd/{fd}"
@@ -43,11 +39,11 @@ def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> 
     try:
         _syscall(
             _linux.SYS_mount,
-            c_string(source),
-            c_string(target),
-            c_string(fstype) if fstype else None,
+            source,
+            target,
+            fstype or None,
             flags,
-            c_string(data) if data else None,
+            data or None,
         )
     except OSError as e:
         raise OSError(e.errno, os.strerror(e.errno or 0)) from None
@@ -60,23 +56,23 @@ def set_propagation(target: str, flags: int) -> None:
 
 def umount2(target: str, flags: int) -> None:
     """umount2(2)."""
-    _syscall(_linux.SYS_umount2, c_string(target), flags)
+    _syscall(_linux.SYS_umount2, target, flags)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2)."""
-    _syscall(_linux.SYS_pivot_root, c_string(new_root), c_string(put_old))
+    _syscall(_linux.SYS_pivot_root, new_root, put_old)
 
 
 def open_tree(dirfd: int, path: str, flags: int) -> int:
     """open_tree(2), always close-on-exec. Returns a descriptor."""
-    return _syscall(_linux.SYS_open_tree, dirfd, c_string(path), flags | OPEN_TREE_CLOEXEC)
+    return _syscall(_linux.SYS_open_tree, dirfd, path, flags | OPEN_TREE_CLOEXEC)
 
 
 def move_mount(tree: int, target: int) -> None:
     """move_mount(2): attach the tree a descriptor refers to on top of another descriptor."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-    _syscall(_linux.SYS_move_mount, tree, b"\0", target, b"\0", flags)
+    _syscall(_linux.SYS_move_mount, tree, "", target, "", flags)
 
 
 def mount_setattr(
@@ -93,12 +89,12 @@ def mount_setattr(
     user_namespace is the descriptor of the one whose mappings MOUNT_ATTR_IDMAP takes.
     """
     attr = struct.pack("=QQQQ", attr_set, attr_clr, propagation & ~MS_REC, user_namespace)
-    _syscall(_linux.SYS_mount_setattr, dirfd, b"\0", flags | AT_EMPTY_PATH, attr, len(attr))
+    _syscall(_linux.SYS_mount_setattr, dirfd, "", flags | AT_EMPTY_PATH, attr, len(attr))
 
 
 def detached_tmpfs() -> int:
     """Return a descriptor of a new, empty tmpfs that is mounted nowhere (fsopen(2), fsmount(2))."""
-    context = _syscall(_linux.SYS_fsopen, b"tmpfs\0", FSOPEN_CLOEXEC)
+    context = _syscall(_linux.SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC)
     try:
         _syscall(_linux.SYS_fsconfig, context, FSCONFIG_CMD_CREATE, None, None, 0)
         return _syscall(_linux.SYS_fsmount, context, FSMOUNT_CLOEXEC, 0)
@@ -106,24 +102,24 @@ def detached_tmpfs() -> int:
         os.close(context)
 
 
-def explain_mount(fstype: str, source: str, options: list[str]) -> str:
+def explain_mount(fstype: str, source: str, options: Iterable[str]) -> str:
     """Return the kernel's own words why a filesystem can't be made of these options, or "".
 
     mount(2) says EINVAL and no more; fsopen(2)'s message log names the option. Nothing stays
     mounted.
     """
     try:
-        fd = _syscall(_linux.SYS_fsopen, c_string(fstype), FSOPEN_CLOEXEC)
+        fd = _syscall(_linux.SYS_fsopen, fstype, FSOPEN_CLOEXEC)
     except OSError:
         return ""
     try:
         if source:
-            _syscall(_linux.SYS_fsconfig, fd, FSCONFIG_SET_STRING, b"source\0", c_string(source), 0)
+            _syscall(_linux.SYS_fsconfig, fd, FSCONFIG_SET_STRING, "source", source, 0)
         for option in options:
             key, equals, value = option.partition("=")
             command = FSCONFIG_SET_STRING if equals else FSCONFIG_SET_FLAG
-            words = c_string(value) if equals else None
-            _syscall(_linux.SYS_fsconfig, fd, command, c_string(key), words, 0)
+            words = value if equals else None
+            _syscall(_linux.SYS_fsconfig, fd, command, key, words, 0)
         _syscall(_linux.SYS_fsconfig, fd, FSCONFIG_CMD_CREATE, None, None, 0)
     except OSError:
         return _message(fd)
@@ -145,7 +141,6 @@ def _message(fd: int) -> str:
 
 __all__ = [
     "AT_FDCWD",
-    "c_string",
     "detached_tmpfs",
     "explain_mount",
     "fd_path",

@@ -30,7 +30,6 @@ from ocirt.kernel.constants import (
     MFD_NOEXEC_SEAL,
     NS_GET_NSTYPE,
 )
-from ocirt.kernel.mounts import c_string
 
 _syscall = _linux.syscall
 
@@ -112,7 +111,7 @@ def close_range(first: int, last: int, flags: int) -> None:
 
 def keyctl_join_session_keyring(name: str) -> int:
     """Create or join a named session keyring (keyctl_join_session_keyring(3)); its serial."""
-    return _syscall(_linux.SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, c_string(name))
+    return _syscall(_linux.SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name)
 
 
 def keyctl_setperm(serial: int, permissions: int) -> None:
@@ -122,7 +121,7 @@ def keyctl_setperm(serial: int, permissions: int) -> None:
 
 def chroot(path: str) -> None:
     """chroot(2)."""
-    _syscall(_linux.SYS_chroot, c_string(path))
+    _syscall(_linux.SYS_chroot, path)
 
 
 def sealed_memfd(name: str, content: bytes, *, executable: bool) -> int:
@@ -149,4 +148,4 @@ def memfd(name: str, *, executable: bool = False) -> int:
 
 
 def _memfd_create(name: str, flags: int) -> int:
-    return _syscall(_linux.SYS_memfd_create, c_string(name), flags)
+    return _syscall(_linux.SYS_memfd_create, name, flags)

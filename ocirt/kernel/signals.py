@@ -11,7 +11,7 @@ import _signal  # type: ignore[import-not-found]
 import os
 import struct
 from _signal import getsignal, pthread_sigmask, signal, sigtimedwait
-from collections.abc import Iterable
+from functools import lru_cache
 
 from ocirt.kernel import _linux
 
@@ -31,12 +31,16 @@ ENDING = (int(_signal.SIGINT), int(_signal.SIGTERM), int(_signal.SIGHUP))
 _SIGNALFD_INFO = struct.Struct("=I124x")
 
 
-def mask_of(numbers: Iterable[int]) -> int:
-    """Return a set of signals as the kernel's sigset_t: bit n - 1 is signal n."""
+@lru_cache
+def mask_of(numbers: frozenset[int] | tuple[int, ...]) -> int:
+    """Return a set of signals as the kernel's sigset_t: bit n - 1 is signal n.
+
+    The same few masks are asked for again and again.
+    """
     return sum(1 << number - 1 for number in numbers)
 
 
-def signalfd(numbers: Iterable[int]) -> int:
+def signalfd(numbers: frozenset[int] | tuple[int, ...]) -> int:
     """Return a descriptor from which blocked signals are read as they arrive (signalfd(2))."""
     mask = mask_of(numbers)
     return _linux.syscall(_linux.SYS_signalfd4, -1, struct.pack("=Q", mask), 8, os.O_CLOEXEC)

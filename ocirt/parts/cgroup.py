@@ -42,10 +42,8 @@ class MakeCgroup:
 
     def undo(self, c: Context) -> Undo:
         """Only what isn't there yet is ours to remove."""
-        return Undo(
-            UndoKind.CGROUP,
-            {"paths": self.paths.to_json(), "made": list(manager.missing(self.paths))},
-        )
+        made = list(manager.missing(self.paths, self.layout))
+        return Undo(UndoKind.CGROUP, {"paths": self.paths.to_json(), "made": made})
 
     def run(self, c: Context) -> None:
         try:
@@ -254,7 +252,7 @@ class MountCgroup:
 
     def _furnish(self, top: Root) -> None:
         for entry in self.mounts:
-            directory = top.make(entry.name, Make.DIRECTORY)
+            directory = top.add(entry.name)
             try:
                 if self.own_namespace:
                     # The hierarchy's name among the controllers says which of the mounted it is.

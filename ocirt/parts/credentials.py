@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
-from ocirt.kernel.files import read_at
+from ocirt.kernel.files import read_all, read_at
 from ocirt.kernel.stublist import Flag
 from ocirt.parts import lsm
 from ocirt.parts.capabilities import CapabilitySets, DropBounding, SetCapabilities
@@ -244,5 +244,7 @@ def _passwd(c: Context) -> bytes:
         return b""
     finally:
         os.close(found)
-    with os.fdopen(fd, "rb") as file:
-        return file.read(_LONGEST_PASSWD)
+    try:
+        return read_all(fd, _LONGEST_PASSWD)
+    finally:
+        os.close(fd)

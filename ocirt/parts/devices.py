@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 from ocirt.errors import OcirtError
 from ocirt.kernel.constants import AT_FDCWD
@@ -31,14 +32,16 @@ DEFAULT_DEVICES = (
     ("/dev/tty", 5, 0),
 )
 
-# runtime-linux.md, "Dev symbolic links"; /dev/core as runc has it.
+# runtime-linux.md, "Dev symbolic links".
+_DESCRIPTORS = "/proc/self/fd"
 _LINKS = (
-    ("/dev/fd", "/proc/self/fd"),
-    ("/dev/stdin", "/proc/self/fd/0"),
-    ("/dev/stdout", "/proc/self/fd/1"),
-    ("/dev/stderr", "/proc/self/fd/2"),
-    ("/dev/core", "/proc/kcore"),
+    ("fd", _DESCRIPTORS),
+    ("stdin", f"{_DESCRIPTORS}/0"),
+    ("stdout", f"{_DESCRIPTORS}/1"),
+    ("stderr", f"{_DESCRIPTORS}/2"),
 )
+# As runc has it.
+_CORE = ("core", "/proc/kcore")
 
 _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
@@ -59,20 +62,22 @@ class Node:
     mode_given: bool = False
 
 
+_DEFAULT_NODES = tuple(
+    Node(path, stat.S_IFCHR, 0o666, os.makedev(major, minor), 0, 0)
+    for path, major, minor in DEFAULT_DEVICES
+)
+
+
 def steps(config: Config, *, bind: bool) -> Iterator[Step]:
     """Yield the steps that furnish /dev, unless config.json binds a /dev of its own."""
     for entry in config.mounts:
-        if os.path.normpath(entry.destination) == "/dev" and (
+        if (
             entry.type == "bind" or "bind" in entry.options or "rbind" in entry.options
-        ):
+        ) and os.path.normpath(entry.destination) == "/dev":
             return
     how = "bind from the host" if bind else "make"
     named = {os.path.normpath(d.path) for d in config.linux.devices}
-    defaults = tuple(
-        Node(path, stat.S_IFCHR, 0o666, os.makedev(major, minor), 0, 0)
-        for path, major, minor in DEFAULT_DEVICES
-        if path not in named
-    )
+    defaults = tuple(node for node in _DEFAULT_NODES if node.path not in named)
     yield Step(Side.INIT, f"{how} the default devices", "", MakeDevices(defaults, bind))
     for index, device in enumerate(config.linux.devices):
         yield Step(
@@ -103,32 +108,37 @@ class MakeDevices:
     def run(self, c: Context) -> None:
         old = os.umask(0)
         try:
-            for node in self.nodes:
-                bound = self.bind and node.kind != stat.S_IFIFO
-                if bound or not _make(c, node):
-                    _bind(c, node)
+            for parent, nodes in groupby(self.nodes, lambda node: os.path.dirname(node.path)):
+                directory = c.root.make(parent, Make.DIRECTORY)
+                try:
+                    self._make_in(c, directory, nodes)
+                finally:
+                    os.close(directory)
         finally:
             os.umask(old)
 
+    def _make_in(self, c: Context, directory: int, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            bound = self.bind and node.kind != stat.S_IFIFO
+            if bound or not _make(directory, node):
+                _bind(c, node)
 
-def _make(c: Context, node: Node) -> bool:
+
+def _make(directory: int, node: Node) -> bool:
     """Make a node; False where the runtime lacks the privilege (CAP_MKNOD) for it."""
-    directory, name = c.root.parent(node.path)
+    name = node.path.rpartition("/")[2]
     try:
-        try:
-            os.mknod(name, node.kind | node.mode, node.device, dir_fd=directory)
-        except FileExistsError:
-            _adopt(directory, name, node)
-        except PermissionError as e:
-            if e.errno != errno.EPERM or node.kind == stat.S_IFIFO:
-                raise PermissionError(e.errno, os.strerror(e.errno or 0), node.path) from None
-            return False
-        except OSError as e:
-            raise OSError(e.errno, os.strerror(e.errno or 0), node.path) from None
-        if node.uid or node.gid:
-            os.chown(name, node.uid, node.gid, dir_fd=directory, follow_symlinks=False)
-    finally:
-        os.close(directory)
+        os.mknod(name, node.kind | node.mode, node.device, dir_fd=directory)
+    except FileExistsError:
+        _adopt(directory, name, node)
+    except PermissionError as e:
+        if e.errno != errno.EPERM or node.kind == stat.S_IFIFO:
+            raise PermissionError(e.errno, os.strerror(e.errno or 0), node.path) from None
+        return False
+    except OSError as e:
+        raise OSError(e.errno, os.strerror(e.errno or 0), node.path) from None
+    if node.uid or node.gid:
+        os.chown(name, node.uid, node.gid, dir_fd=directory, follow_symlinks=False)
     return True
 
 
@@ -186,30 +196,43 @@ class MakeLinks:
     """Make /dev/fd, /dev/stdin ... where their targets exist, and /dev/ptmx."""
 
     def run(self, c: Context) -> None:
-        for path, target in _LINKS:
-            if c.root.exists(os.path.dirname(target)) and (
-                target != "/proc/kcore" or c.root.exists(target)
-            ):
-                _link(c, path, target, replace=False)
-        # The kernel's own node would belong to the host's devpts.
-        if c.root.exists("/dev/pts/ptmx"):
-            _link(c, "/dev/ptmx", "pts/ptmx", replace=True)
+        links = [*_LINKS] if c.root.exists(_DESCRIPTORS) else []
+        if c.root.exists(_CORE[1]):
+            links.append(_CORE)
+        ptmx = c.root.exists("/dev/pts/ptmx")
+        if not links and not ptmx:
+            return
+        directory = c.root.make("/dev", Make.DIRECTORY)
+        try:
+            for name, target in links:
+                _link(directory, name, target)
+            if ptmx:
+                # The kernel's own node would belong to the host's devpts.
+                _remove(directory, "ptmx")
+                _link(directory, "ptmx", "pts/ptmx")
+        finally:
+            os.close(directory)
 
 
-def _link(c: Context, path: str, target: str, *, replace: bool) -> None:
-    directory, name = c.root.parent(path)
+def _link(directory: int, name: str, target: str) -> None:
     try:
-        if replace:
-            try:
-                os.unlink(name, dir_fd=directory)
-            except FileNotFoundError:
-                pass
         os.symlink(target, name, dir_fd=directory)
     except FileExistsError:
         pass
     except OSError as e:
-        # A rootfs that is read-only and brings its own /dev.
-        if e.errno != errno.EROFS:
-            raise OSError(e.errno, os.strerror(e.errno or 0), path) from None
-    finally:
-        os.close(directory)
+        _unless_read_only(e, name)
+
+
+def _remove(directory: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+    except OSError as e:
+        _unless_read_only(e, name)
+
+
+def _unless_read_only(error: OSError, name: str) -> None:
+    """Accept a rootfs that is read-only and brings its own /dev."""
+    if error.errno != errno.EROFS:
+        raise OSError(error.errno, os.strerror(error.errno or 0), f"/dev/{name}") from None

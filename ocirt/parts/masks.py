@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ocirt.errors import OcirtError
 from ocirt.kernel import constants as k
@@ -18,29 +17,34 @@ from ocirt.parts.step import Context, Side, Step
 from ocirt.spec.model import Config
 
 _NULL_DEVICE = os.makedev(1, 3)
+_COVER = k.MS_RDONLY | k.MS_NOSUID | k.MS_NODEV | k.MS_NOEXEC
 
 
-def steps(config: Config) -> Iterator[Step]:
-    """Yield the steps for readonlyPaths, then maskedPaths, as runc orders them."""
-    for index, path in enumerate(config.linux.readonly_paths):
-        pointer = f"/linux/readonlyPaths/{index}"
-        yield Step(Side.INIT, f"make {path} read-only", pointer, ReadOnlyPath(path))
-    for index, path in enumerate(config.linux.masked_paths):
-        yield Step(Side.INIT, f"mask {path}", f"/linux/maskedPaths/{index}", MaskPath(path))
+def steps(config: Config) -> tuple[Step, ...]:
+    """Return the steps for readonlyPaths, then maskedPaths, as runc orders them."""
+    return _steps(config.linux.readonly_paths, config.linux.masked_paths)
 
 
-@contextmanager
-def _found(c: Context, path: str) -> Iterator[int | None]:
-    """Open a path inside the root for a while; None where there is nothing to hide or protect."""
+# Every container of an engine has the same paths, which the image has met when it was built.
+@lru_cache(maxsize=32)
+def _steps(readonly_paths: tuple[str, ...], masked_paths: tuple[str, ...]) -> tuple[Step, ...]:
+    read_only = (
+        Step(Side.INIT, f"make {path} read-only", f"/linux/readonlyPaths/{i}", ReadOnlyPath(path))
+        for i, path in enumerate(readonly_paths)
+    )
+    masked = (
+        Step(Side.INIT, f"mask {path}", f"/linux/maskedPaths/{i}", MaskPath(path))
+        for i, path in enumerate(masked_paths)
+    )
+    return (*read_only, *masked)
+
+
+def _find(c: Context, path: str) -> int | None:
+    """Open a path inside the root; None where there is nothing to hide or protect."""
     try:
-        fd = c.root.open(path)
+        return c.root.open(path)
     except (FileNotFoundError, NotADirectoryError):
-        yield None
-        return
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,15 @@ class ReadOnlyPath:
     path: str
 
     def run(self, c: Context) -> None:
-        with _found(c, self.path) as target:
-            if target is None:
-                return
-            try:
-                self._by_setattr(target)
-            except OSError:
-                self._by_remount(c, target)
+        target = _find(c, self.path)
+        if target is None:
+            return
+        try:
+            self._by_setattr(target)
+        except OSError:
+            self._by_remount(c, target)
+        finally:
+            os.close(target)
 
     def _by_setattr(self, target: int) -> None:
         tree = open_tree(target, "", tree_flags(True) | k.AT_EMPTY_PATH)
@@ -83,14 +89,16 @@ class MaskPath:
     path: str
 
     def run(self, c: Context) -> None:
-        with _found(c, self.path) as target:
-            if target is None:
-                return
+        target = _find(c, self.path)
+        if target is None:
+            return
+        try:
             if stat.S_ISDIR(os.fstat(target).st_mode):
-                flags = k.MS_RDONLY | k.MS_NOSUID | k.MS_NODEV | k.MS_NOEXEC
-                mount("tmpfs", fd_path(target), "tmpfs", flags, "nr_blocks=1,nr_inodes=1")
+                mount("tmpfs", fd_path(target), "tmpfs", _COVER, "nr_blocks=1,nr_inodes=1")
             else:
                 _cover_with_null(target)
+        finally:
+            os.close(target)
 
 
 def _cover_with_null(target: int) -> None:

@@ -46,8 +46,10 @@ def check_target(c: Context, target: int, destination: str, mounted: Mounted) ->
     here, top = os.fstat(target), os.fstat(c.root.fd)
     if (here.st_dev, here.st_ino) == (top.st_dev, top.st_ino):
         raise OcirtError(f"{destination}: mountpoint is on the top of rootfs")
-    path = os.path.normpath("/" + destination.lstrip("/"))
     in_proc = fstatfs_type(target) == k.PROC_SUPER_MAGIC
+    if not in_proc and "proc" not in destination:
+        return
+    path = os.path.normpath("/" + destination.lstrip("/"))
     if path == "/proc" or (in_proc and here.st_ino == PROC_ROOT_INO):
         if mounted is not Mounted.PROC:
             raise OcirtError(f"{destination}: can't be mounted because it is not of type proc")

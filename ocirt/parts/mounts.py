@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from ocirt.errors import OcirtError
 from ocirt.kernel import constants as k
@@ -38,12 +39,26 @@ from ocirt.parts.step import Action, Context, Side, Step
 from ocirt.spec.known_annotations import MOUNT_CONTEXT
 from ocirt.spec.model import Config, Mount
 
+# Each mount's pointer, entry and parsed options.
+Table: TypeAlias = tuple[tuple[str, Mount, MountOptions], ...]
+
 # Their files have labels of their own, which the policy knows.
 _WITHOUT_CONTEXT = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue")
 
 
+def table(config: Config) -> Table:
+    """Return config.json's mounts with their options, as the functions below take them.
+
+    Raises OcirtError for options that a mount can't have.
+    """
+    return tuple(
+        (f"/mounts/{index}", entry, _options(entry, f"/mounts/{index}"))
+        for index, entry in enumerate(config.mounts)
+    )
+
+
 def source_steps(
-    config: Config, bundle: str, *, host_opens_sources: bool, locked: bool
+    config: Config, mounts: Table, bundle: str, *, host_opens_sources: bool, locked: bool
 ) -> Iterator[Step]:
     """Yield the steps by which the runtime opens sources of bind mounts, before there is an init.
 
@@ -53,9 +68,7 @@ def source_steps(
     mapped, which takes privilege over the filesystem.
     """
     opened = None
-    for index, entry in enumerate(config.mounts):
-        pointer = f"/mounts/{index}"
-        options = _options(entry, pointer)
+    for index, (pointer, entry, options) in enumerate(mounts):
         if not options.is_bind or options.flags & k.MS_REMOUNT:
             continue
         if not (host_opens_sources or options.idmap):
@@ -87,7 +100,7 @@ def _idmap(config: Config, entry: Mount, options: MountOptions, pointer: str) ->
 
 
 def steps(
-    config: Config,
+    mounts: Table,
     bundle: str,
     *,
     mount_cgroup: Callable[[str, MountOptions], Action],
@@ -100,17 +113,17 @@ def steps(
     a new sysfs, and the host's is bound. context is the mount option that gives new filesystems
     their SELinux label.
     """
-    for index, entry in enumerate(config.mounts):
-        pointer = f"/mounts/{index}"
-        options = _options(entry, pointer)
+    for index, (pointer, entry, given) in enumerate(mounts):
+        options = given
         where = f"mount mounts[{index}] ({entry.destination}, {entry.type or 'bind'})"
         if entry.type == "sysfs" and not own_sysfs:
             options = parse(("rbind", "rslave", *entry.options))
-        if options.is_bind and options.flags & k.MS_REMOUNT:
+        is_bind = options.is_bind
+        if is_bind and options.flags & k.MS_REMOUNT:
             change = ChangeMount(entry.destination, options)
             yield Step(Side.INIT, f"change the mount {entry.destination}", pointer, change)
             continue
-        if options.is_bind:
+        if is_bind:
             source = "/sys" if entry.type == "sysfs" else entry.source or ""
             path = os.path.join(bundle, source)
             bind = BindMount(index, path, entry.destination, options)
@@ -133,22 +146,19 @@ def context_option(config: Config) -> str:
     return f'{kind}="{config.linux.mount_label}"'
 
 
-def warnings(config: Config) -> tuple[str, ...]:
+def warnings(mounts: Table) -> tuple[str, ...]:
     """Return a sentence for each bind mount with options that only a new filesystem could take."""
-    found = []
-    for index, entry in enumerate(config.mounts):
-        options = _options(entry, f"/mounts/{index}")
-        if options.is_bind and options.data:
-            words = ", ".join(options.data)
-            found.append(f"/mounts/{index}/options: a bind mount has no use for {words}; left out")
-    return tuple(found)
+    return tuple(
+        f"{pointer}/options: a bind mount has no use for {', '.join(options.data)}; left out"
+        for pointer, _, options in mounts
+        if options.data and options.is_bind
+    )
 
 
-def read_only_steps(config: Config) -> Iterator[Step]:
+def read_only_steps(mounts: Table) -> Iterator[Step]:
     """Yield the steps that make read-only what had to be furnished first."""
-    for index, entry in enumerate(config.mounts):
-        pointer = f"/mounts/{index}"
-        if _must_be_writable_first(entry, _options(entry, pointer)):
+    for pointer, entry, options in mounts:
+        if options.flags & k.MS_RDONLY and _must_be_writable_first(entry, options):
             remount = RemountReadOnly(entry.destination)
             yield Step(Side.INIT, f"make {entry.destination} read-only", pointer, remount)
 
@@ -282,12 +292,15 @@ class FilesystemMount:
         flags = self.options.flags & ~k.MS_REC
         if self.read_only_later:
             flags &= ~k.MS_RDONLY
-        existed = not self._shows_mode() or c.root.exists(destination)
+        inherits_mode = self._shows_mode() and c.root.exists(destination)
         target = self._target(c)
         try:
             kind = Mounted.PROC if fstype == "proc" else Mounted.OTHER
             check_target(c, target, destination, kind)
-            self._mount(target, fstype, flags, self._data(target, existed=existed))
+            data = self.options.data
+            if inherits_mode:
+                data = (*data, f"mode={stat.S_IMODE(os.fstat(target).st_mode):04o}")
+            self._mount(target, fstype, flags, data)
             if self.options.copy_up:
                 self._copy_up(c, target)
         finally:
@@ -325,16 +338,11 @@ class FilesystemMount:
 
     def _shows_mode(self) -> bool:
         """Whether, as in runc, the mode of the directory below shows through, if there was one."""
-        is_tmpfs = self.entry.type == "tmpfs" and not self.options.flags & k.MS_REMOUNT
-        return is_tmpfs and not any(d.startswith("mode=") for d in self.options.data)
+        if self.entry.type != "tmpfs" or self.options.flags & k.MS_REMOUNT:
+            return False
+        return not any(d.startswith("mode=") for d in self.options.data)
 
-    def _data(self, target: int, *, existed: bool) -> list[str]:
-        data = list(self.options.data)
-        if existed and self._shows_mode():
-            data.append(f"mode={stat.S_IMODE(os.fstat(target).st_mode):04o}")
-        return data
-
-    def _mount(self, target: int, fstype: str, flags: int, data: list[str]) -> None:
+    def _mount(self, target: int, fstype: str, flags: int, data: tuple[str, ...]) -> None:
         source = self.entry.source or fstype
         try:
             mount(source, fd_path(target), fstype, flags, ",".join(data))

@@ -20,12 +20,15 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ocirt.kernel.constants import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
-from ocirt.kernel.files import openat2
+from ocirt.kernel.files import open_how, openat2
 
 # An attacker who renames in a loop can force EAGAIN for ever; after this many the walk takes over.
 _TRIES = 32
 # As many symbolic links as the kernel follows in one path (path_resolution(7)).
 _MAX_LINKS = 40
+# How one component is opened: not through it, where it is a link.
+_STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _WITHOUT_OPENAT2 = (errno.ENOSYS, errno.EPERM, errno.EAGAIN)
 
 
@@ -48,11 +51,10 @@ class Root:
 
         Raises OSError with the path inside the container.
         """
+        how = open_how(flags, _RESOLVE)
         for _ in range(_TRIES):
             try:
-                return openat2(
-                    self.fd, path, flags, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-                )
+                return openat2(self.fd, path, how)
             except OSError as e:
                 if e.errno not in _WITHOUT_OPENAT2:
                     raise OSError(e.errno, os.strerror(e.errno or 0), path) from None
@@ -92,7 +94,7 @@ class Root:
 
     def _make_last(self, path: str, kind: Make, mode: int) -> int | None:
         """Make what is missing if that is the last component alone, as usual; None if it isn't."""
-        directory, name = os.path.split(path)
+        directory, _, name = path.rpartition("/")
         if name in ("", ".", ".."):
             return None
         try:
@@ -100,7 +102,8 @@ class Root:
         except OSError:
             return None
         try:
-            fd = _step(above, name, kind, mode)
+            _make(above, name, kind, mode)
+            fd = os.open(name, _STEP, dir_fd=above)
         except OSError as e:
             raise OSError(e.errno, os.strerror(e.errno or 0), path) from None
         finally:
@@ -109,6 +112,14 @@ class Root:
             return fd
         os.close(fd)
         return None
+
+    def add(self, name: str) -> int:
+        """Make a directory in the root itself, and open it (O_PATH). Raises OSError.
+
+        One that is there already is as good, but not a link.
+        """
+        _make(self.fd, name, Make.DIRECTORY, 0o755)
+        return os.open(name, _STEP | os.O_DIRECTORY, dir_fd=self.fd)
 
     def walk(self, path: str, make: Make = Make.NOTHING, mode: int = 0o755) -> int:
         """Resolve a path component by component and return an O_PATH descriptor. Raises OSError."""
@@ -157,7 +168,7 @@ class Root:
 
         For what must not follow a link in the last component: mknodat(2), symlinkat(2).
         """
-        directory, name = os.path.split(path.rstrip("/"))
+        directory, _, name = path.rstrip("/").rpartition("/")
         return self.make(directory or "/", Make.DIRECTORY), name
 
 
@@ -171,12 +182,16 @@ def _on_the_way(make: Make) -> Make:
 
 
 def _step(parent: int, name: str, make: Make, mode: int) -> int:
-    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.open(name, flags, dir_fd=parent)
+        return os.open(name, _STEP, dir_fd=parent)
     except FileNotFoundError:
         if make is Make.NOTHING:
             raise
+    _make(parent, name, make, mode)
+    return os.open(name, _STEP, dir_fd=parent)
+
+
+def _make(parent: int, name: str, make: Make, mode: int) -> None:
     try:
         if make is Make.DIRECTORY:
             os.mkdir(name, mode, dir_fd=parent)
@@ -186,7 +201,6 @@ def _step(parent: int, name: str, make: Make, mode: int) -> int:
     except FileExistsError:
         # Somebody else made it meanwhile: it will do, if it isn't a link to elsewhere.
         pass
-    return os.open(name, flags, dir_fd=parent)
 
 
 def _close(descriptors: list[int]) -> None:

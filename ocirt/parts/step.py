@@ -9,7 +9,7 @@ simply the order of the list.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -125,11 +125,13 @@ class Context:
 
     def of_init(self) -> Context:
         """Return what init has of this, where it shares our memory: as a fork(2) would copy it."""
-        return replace(
-            self,
-            side=Side.INIT,
-            init_pid=0,
-            namespaces=dict(self.namespaces),
-            sources=dict(self.sources),
-            stub=StubList(),
-        )
+        # copy.copy() and dataclasses.replace() take ten times as long.
+        copy = object.__new__(Context)
+        for name in Context.__slots__:
+            setattr(copy, name, getattr(self, name))
+        copy.side = Side.INIT
+        copy.init_pid = 0
+        copy.namespaces = dict(self.namespaces)
+        copy.sources = dict(self.sources)
+        copy.stub = StubList()
+        return copy

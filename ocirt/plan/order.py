@@ -68,6 +68,7 @@ class _Builder:
     namespaces: namespaces.Namespaces
     paths: CgroupPaths
     writes: tuple[Write, ...]
+    mounts: mounts.Table
 
     @property
     def own_mounts(self) -> bool:
@@ -113,6 +114,7 @@ def build(config: Config, host: Host, options: Options) -> Plan:
         namespaces.Namespaces.of(config),
         paths,
         writes,
+        mounts.table(config),
     )
     refuse(config, host, b.namespaces, paths)
     stub = tuple(_stub(b))
@@ -131,7 +133,7 @@ def build(config: Config, host: Host, options: Options) -> Plan:
         paths,
         (
             *manager.warnings(config.linux.resources, host.layout),
-            *mounts.warnings(config),
+            *mounts.warnings(b.mounts),
             *_label_warnings(b),
         ),
     )
@@ -160,6 +162,7 @@ def _prepare(b: _Builder) -> Iterator[Step]:
         yield Step(_R, f"connect to the pidfd socket {path}", pointer, connect_pidfd)
     yield from mounts.source_steps(
         b.config,
+        b.mounts,
         b.options.bundle,
         host_opens_sources=b.host_mounts or (b.user_namespace and b.host.privileged),
         locked=b.user_namespace,
@@ -331,7 +334,7 @@ def _filesystem(b: _Builder) -> Iterator[Step]:
         bind = rootfs.BindRootfs(own_namespace=b.own_mounts)
         yield Step(_I, f"bind the rootfs {b.rootfs} onto itself", "/root/path", bind)
     yield from mounts.steps(
-        b.config,
+        b.mounts,
         b.options.bundle,
         mount_cgroup=partial(_mount_cgroup, b),
         context=mounts.context_option(b.config) if b.host.selinux else "",
@@ -377,7 +380,7 @@ def _seal(b: _Builder) -> Iterator[Step]:
             yield Step(_I, "make the terminal stdio", "/process/terminal", use)
         uid = p.user.uid
         yield Step(_I, f"give stdio to user {uid}", "/process/user", stdio.OwnStdio(uid))
-    yield from mounts.read_only_steps(b.config)
+    yield from mounts.read_only_steps(b.mounts)
     if b.config.root is not None and b.config.root.readonly:
         yield Step(_I, "make the rootfs read-only", "/root/readonly", rootfs.ReadOnlyRoot())
     if not b.own_mounts:

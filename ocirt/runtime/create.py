@@ -10,7 +10,7 @@ import signal
 from dataclasses import dataclass, replace
 
 from ocirt.errors import OcirtError
-from ocirt.kernel.files import write_all
+from ocirt.kernel.files import real_path, write_all
 from ocirt.kernel.unix import bind_in
 from ocirt.parts.netdevices import give_back
 from ocirt.parts.step import Context, Side, Undo, UndoKind
@@ -67,7 +67,7 @@ def create(store: Store, container_id: str, options: CreateOptions) -> None:
 def create_entry(store: Store, container_id: str, options: CreateOptions) -> Entry:
     """Create a container and return its directory, still locked."""
     check_options(options)
-    bundle = os.path.realpath(options.bundle)
+    bundle = real_path(options.bundle)
     config, text = load(bundle, options.config)
     check_console(
         terminal=config.process is not None and config.process.terminal,
@@ -247,7 +247,9 @@ def _execution(entry: Entry, config: Config, record: Record) -> Execution:
 
 def _execute(execution: Execution, plan: Plan) -> None:
     """Run create's steps up to the last of init's, see init become the stub, run the rest."""
-    last = max(i for i, step in enumerate(plan.create) if step.side is Side.INIT)
+    last = len(plan.create) - 1
+    while plan.create[last].side is not Side.INIT:
+        last -= 1
     execution.run(plan.create[: last + 1])
     # Init's end of the channel closes when it executes the stub.
     execution.hear_out()

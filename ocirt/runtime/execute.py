@@ -35,6 +35,8 @@ from ocirt.parts.process import CloneInit, CloneJoiner
 from ocirt.parts.step import Context, Side, Step, Undo
 from ocirt.runtime.channel import TURN, Channel, Message, News
 
+_CLONES = (CloneJoiner, CloneInit)
+
 
 class ChildError(OcirtError):
     """A step in the joiner or in init failed: the sentence it sent, and the step's pointer."""
@@ -97,15 +99,26 @@ class Execution:
         for index, step in enumerate(steps):
             if step.side is not before:
                 self._hand_over(before, step.side)
-            clones = isinstance(step.action, CloneInit)
-            if clones:
-                self.context.share = partial(self._share, steps[index + 1 :])
-                self._expecting_birth = step.side is Side.JOINER
-            if step.side is side:
-                self._run_step(step)
+                before = step.side
+            if type(step.action) in _CLONES:
+                self._run_clone(step, steps[index + 1 :])
                 side = self.context.side
-            # The joiner ends when it has cloned init, which goes on without being told.
-            before = Side.INIT if clones and step.side is Side.JOINER else step.side
+                # The joiner ends when it has cloned init, which goes on without being told.
+                if before is Side.JOINER:
+                    before = Side.INIT
+            elif before is side:
+                self._run_step(step)
+
+    def _run_clone(self, step: Step, rest: Sequence[Step]) -> None:
+        if isinstance(step.action, CloneInit):
+            self.context.share = partial(self._share, rest)
+            self._expecting_birth = step.side is Side.JOINER
+        if step.side is not self.context.side:
+            return
+        self._run_step(step)
+        if not self._shared:
+            # Each process keeps its own end, or nobody would notice the other's death.
+            (self.theirs if self.context.side is Side.RUNTIME else self.ours).close()
 
     def _hand_over(self, before: Side, after: Side) -> None:
         side = self.context.side
@@ -129,7 +142,7 @@ class Execution:
         """
         context = self.context.of_init()
         init = Execution(context, self.ours, self.theirs, self.note, self.observe, _shared=True)
-        ending = [n for n in ENDING if getsignal(n) != SIG_IGN]
+        ending = tuple(n for n in ENDING if getsignal(n) != SIG_IGN)
         signals = signalfd(ending)
         before = pthread_sigmask(SIG_BLOCK, ALL)
 
@@ -193,9 +206,6 @@ class Execution:
             step.action.run(self.context)
         except (OcirtError, OSError) as e:
             raise as_step_error(step, e) from e
-        if not self._shared and isinstance(step.action, CloneInit | CloneJoiner):
-            # Each process keeps its own end, or nobody would notice the other's death.
-            (self.theirs if self.context.side is Side.RUNTIME else self.ours).close()
         if step.side is Side.RUNTIME and step.pointer.startswith("/hooks/"):
             self.hooks_ran = True
         if self.observe is not None and self.context.side is side:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from ocirt.cgroups.layout import detect
 from ocirt.kernel.constants import AT_FDCWD
@@ -11,6 +12,7 @@ from ocirt.kernel.files import read_at
 from ocirt.plan.host import Host
 
 _CAP_SYS_ADMIN = 21
+_CAPABILITIES = re.compile(r"^(Cap\w+):\s*(\w+)$", re.MULTILINE)
 # There while SELinux is enabled (selinuxfs).
 _SELINUX = "/sys/fs/selinux/enforce"
 # /proc/self/uid_map of the host's first user namespace.
@@ -43,12 +45,8 @@ def bounding_set() -> int:
 
 def _capabilities() -> dict[str, int]:
     """Return the masks of proc_pid_status(5) by their names."""
-    masks: dict[str, int] = {}
-    for line in read_at(AT_FDCWD, "/proc/self/status").splitlines():
-        name, _, value = line.partition(":")
-        if name.startswith("Cap"):
-            masks[name] = int(value, 16)
-    return masks
+    text = read_at(AT_FDCWD, "/proc/self/status")
+    return {name: int(mask, 16) for name, mask in _CAPABILITIES.findall(text)}
 
 
 def _in_user_namespace() -> bool:

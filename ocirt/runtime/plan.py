@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+from ocirt.kernel.files import real_path
 from ocirt.parts.step import Side, Step
 from ocirt.runtime.create import CreateOptions, load, make_plan
 from ocirt.runtime.store import Store, check_id
@@ -19,7 +20,7 @@ def describe(
     """
     name = container_id or "ID"
     check_id(name)
-    bundle = os.path.realpath(options.bundle)
+    bundle = real_path(options.bundle)
     config, _ = load(bundle, options.config)
     plan = make_plan(config, name, bundle, options)
     directory = os.path.join(store.root, name)

@@ -159,7 +159,7 @@ def set_all(
 
 def test_missing_create_remove(any_version: Place) -> None:
     paths = any_version.paths("a/b")
-    missing = manager.missing(paths)
+    missing = manager.missing(paths, any_version.layout)
     assert set(missing) > set(paths.directories)
     for directory in missing:
         parent = os.path.dirname(directory)
@@ -167,7 +167,7 @@ def test_missing_create_remove(any_version: Place) -> None:
         assert not os.path.exists(directory)
     manager.create(paths, any_version.layout)
     assert all(os.path.isdir(d) for d in missing)
-    assert manager.missing(paths) == ()
+    assert manager.missing(paths, any_version.layout) == ()
     manager.remove(missing)
     assert not any(os.path.exists(d) for d in missing)
     manager.remove(missing)  # gone already is fine
@@ -175,7 +175,7 @@ def test_missing_create_remove(any_version: Place) -> None:
 
 def test_remove_spares_a_neighbour_and_what_was_there_before(any_version: Place) -> None:
     first, second = any_version.paths("pod/one"), any_version.paths("pod/two")
-    missing = manager.missing(first)
+    missing = manager.missing(first, any_version.layout)
     manager.create(first, any_version.layout)
     manager.create(second, any_version.layout)
     manager.remove(missing)
@@ -185,7 +185,7 @@ def test_remove_spares_a_neighbour_and_what_was_there_before(any_version: Place)
 
 def test_remove_takes_what_the_container_made_inside(any_version: Place) -> None:
     paths = any_version.paths()
-    missing = manager.missing(paths)
+    missing = manager.missing(paths, any_version.layout)
     manager.create(paths, any_version.layout)
     for directory in paths.directories:
         os.makedirs(f"{directory}/inner/deep")

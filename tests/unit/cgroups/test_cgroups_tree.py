@@ -61,9 +61,9 @@ def test_where_another_process_may_join(tmp_path: Path, enabled: str, place: str
 def test_missing_is_ordered_and_names_shared_parents_once(tmp_path: Path) -> None:
     base = str(tmp_path)
     paths = CgroupPaths({"cpu": f"{base}/a/b", "memory": f"{base}/a/c"})
-    assert manager.missing(paths) == (f"{base}/a", f"{base}/a/b", f"{base}/a/c")
+    assert manager.missing(paths, Layout(Mode.V1)) == (f"{base}/a", f"{base}/a/b", f"{base}/a/c")
     (tmp_path / "a").mkdir()
-    assert manager.missing(paths) == (f"{base}/a/b", f"{base}/a/c")
+    assert manager.missing(paths, Layout(Mode.V1)) == (f"{base}/a/b", f"{base}/a/c")
 
 
 def test_apply_uses_the_other_file_where_the_first_is_missing(tmp_path: Path) -> None:
