@@ -116,12 +116,10 @@ def parse_mounts(mountinfo: str) -> list[MountEntry]:
         end = mountinfo.find("\n", at)
         if end < 0:
             end = len(mountinfo)
-        fields = mountinfo[start:at].split(" ")
-        fstype, _, rest = mountinfo[at + 3 : end].partition(" ")
+        _, _, _, root, mountpoint, *_, fstype, _, words = mountinfo[start:end].split(" ")
         if fstype in ("cgroup", "cgroup2"):
-            options = frozenset(rest.rpartition(" ")[2].split(","))
-            root, mountpoint = _unescape(fields[3]), _unescape(fields[4])
-            mounts.append(MountEntry(root, mountpoint, fstype, options))
+            options = frozenset(words.split(","))
+            mounts.append(MountEntry(_unescape(root), _unescape(mountpoint), fstype, options))
         at = mountinfo.find(" - cgroup", end)
     return mounts
 

@@ -8,7 +8,6 @@ import os
 import signal as signals
 import time
 from collections.abc import Callable, Iterable
-from posixpath import dirname
 
 from ocirt.cgroups import files
 from ocirt.cgroups.paths import CgroupPaths
@@ -142,7 +141,7 @@ def _innermost(directories: Iterable[str]) -> tuple[list[str], set[str]]:
     above = set()
     for directory in given:
         # missing() names a chain without gaps.
-        while (directory := dirname(directory)) in given:
+        while (directory := directory.rpartition("/")[0]) in given:
             above.add(directory)
     return [d for d in given if d not in above], above
 

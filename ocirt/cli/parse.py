@@ -29,7 +29,7 @@ class Values(dict[str, Value]):
 
     def __init__(self, options: Iterable[Option]) -> None:
         """Begin with the defaults."""
-        super().__init__((option.name, _default(option)) for option in options)
+        super().__init__([(option.name, option.initial) for option in options])
 
     def text(self, name: str) -> str:
         """Return the value of an option that has a default."""
@@ -113,12 +113,6 @@ def find_command(word: str, commands: Mapping[str, Command] = BY_NAME) -> Comman
     near = difflib.get_close_matches(word, commands, 1)
     hint = f"did you mean {near[0]}?" if near else "`ocirt help` lists them"
     raise UsageError(f"unknown command {word!r}; {hint}")
-
-
-def _default(option: Option) -> Value:
-    if option.kind is Kind.FLAG:
-        return False
-    return () if option.repeatable else option.default
 
 
 def _takes_the_rest(command: Command, words: int) -> bool:

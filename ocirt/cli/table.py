@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 
@@ -33,6 +33,13 @@ class Option:
     choices: tuple[str, ...] = ()
     repeatable: bool = False
     hidden: bool = False
+    # The value where it isn't given.
+    initial: str | int | bool | tuple[str, ...] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        flag = self.kind is Kind.FLAG
+        initial = False if flag else () if self.repeatable else self.default
+        object.__setattr__(self, "initial", initial)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,12 @@ LIST_ADDRESS = 0x100000000
 PID_SIZE = 8
 _MAGIC = 0x31424F54534943
 _HEADER = struct.Struct("=QQQQ")
+# Where the data begins.
+_FIRST = LIST_ADDRESS + _HEADER.size
+# In the place of arguments that a system call doesn't have.
+_UNUSED = (0,) * 6
+# Of a 64-bit register.
+_SIGN = 1 << 63
 _OP = struct.Struct("=IIq6qQq")
 
 _FILES = struct.Struct("=iii")
@@ -110,9 +116,11 @@ class StubList:
 
     def place(self, content: bytes) -> int:
         """Put bytes into the data area and return their address in the stub."""
-        self._data += bytes(-len(self._data) % 8)
-        address = LIST_ADDRESS + _HEADER.size + len(self._data)
-        self._data += content
+        data = self._data
+        if odd := len(data) % 8:
+            data += bytes(8 - odd)
+        address = _FIRST + len(data)
+        data += content
         return address
 
     def place_strings(self, strings: Sequence[bytes]) -> int:
@@ -124,12 +132,16 @@ class StubList:
         self, number: int, *args: Argument, text: str = "", flags: Flag = Flag.NONE
     ) -> None:
         """Add a system call; bytes are placed and passed by address; text precedes its error."""
-        values = [self.place(a) if isinstance(a, bytes) else _signed(a) for a in args]
+        # All 64 bits, as a signed number.
+        values = [
+            self.place(a) if isinstance(a, bytes) else a if a < _SIGN else a - 2 * _SIGN
+            for a in args
+        ]
         self._add(_Kind.SYSCALL, flags, number, values, text)
 
     def for_each_bit(self, number: int, first: int, mask: int, text: str) -> None:
         """Add a system call that is made for each bit of a mask: its second argument is the bit."""
-        self._add(_Kind.FOR_EACH_BIT, Flag.NONE, number, [first, 0, 0, 0, 0, _signed(mask)], text)
+        self._add(_Kind.FOR_EACH_BIT, Flag.NONE, number, [first, 0, 0, 0, 0, mask], text)
 
     def keep(self, number: int, *args: Argument, text: str = "") -> int:
         """Add a system call of up to 5 arguments; returns where its result will be, for take()."""
@@ -201,23 +213,20 @@ class StubList:
         self._add(_Kind.HOOK, Flag.NONE, self.place(_FILES.pack(*files)), values, text)
 
     def _add(self, kind: _Kind, flags: Flag, number: int, args: list[int], text: str) -> None:
-        words = text.encode()
-        address = self.place(words) if words else 0
-        args = args + [0] * (6 - len(args))
-        self._ops += _OP.pack(kind, flags, number, *args, address, len(words))
+        if text:
+            words = text.encode()
+            text_at = self.place(words), len(words)
+        else:
+            text_at = 0, 0
+        self._ops += _OP.pack(kind, flags, number, *args, *_UNUSED[len(args) :], *text_at)
 
     def encode(self) -> bytes:
         """Return the file that the stub maps."""
         self._data += bytes(-len(self._data) % 8)
-        ops = LIST_ADDRESS + _HEADER.size + len(self._data)
+        ops = _FIRST + len(self._data)
         size = _HEADER.size + len(self._data) + len(self._ops)
         header = _HEADER.pack(_MAGIC, size, len(self._ops) // _OP.size, ops)
         return b"".join((header, self._data, self._ops))
-
-
-def _signed(value: int) -> int:
-    """Return the register value of an argument: all 64 bits, as a signed number."""
-    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def decode_report(answer: bytes) -> Report:

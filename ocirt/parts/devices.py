@@ -108,8 +108,8 @@ class MakeDevices:
     def run(self, c: Context) -> None:
         old = os.umask(0)
         try:
-            for parent, nodes in groupby(self.nodes, lambda node: os.path.dirname(node.path)):
-                directory = c.root.make(parent, Make.DIRECTORY)
+            for parent, nodes in groupby(self.nodes, _parent):
+                directory = c.root.make(parent or "/", Make.DIRECTORY)
                 try:
                     self._make_in(c, directory, nodes)
                 finally:
@@ -122,6 +122,10 @@ class MakeDevices:
             bound = self.bind and node.kind != stat.S_IFIFO
             if bound or not _make(directory, node):
                 _bind(c, node)
+
+
+def _parent(node: Node) -> str:
+    return node.path.rpartition("/")[0]
 
 
 def _make(directory: int, node: Node) -> bool:

@@ -125,6 +125,7 @@ class RunHook:
     def run(self, c: Context) -> None:
         document = state(c, self.status, c.init_pid or os.getpid())
         run_hook(self.hook, document, self.pointer, cwd=c.bundle, files=c.hook_output)
+        c.hooks_ran = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def create_entry(store: Store, container_id: str, options: CreateOptions) -> Ent
     except BaseException as e:
         _give_devices_back(execution.context)
         _end_child(execution.context)
-        stopped = execution.hooks_ran or "/hooks/" in getattr(e, "pointer", "")
+        stopped = execution.context.hooks_ran or "/hooks/" in getattr(e, "pointer", "")
         _take_back(entry, record, config if stopped else None)
         raise
     finally:

@@ -35,6 +35,7 @@ from ocirt.parts.process import CloneInit, CloneJoiner
 from ocirt.parts.step import Context, Side, Step, Undo
 from ocirt.runtime.channel import TURN, Channel, Message, News
 
+Observer = Callable[[str, str, float, float], None]
 _CLONES = (CloneJoiner, CloneInit)
 
 
@@ -58,8 +59,7 @@ class Execution:
     ours: Channel
     theirs: Channel
     note: Callable[[Undo], None]
-    observe: Callable[[str, str, float, float], None] | None = None
-    hooks_ran: bool = False  # hooks of the runtime's side, which poststop hooks may have to answer
+    observe: Observer | None = None
     _shared: bool = False  # runtime and init are two processes in one memory
     _answer: Message | None = None  # there, what came back with the turn
     _signals: int = -1  # there, the runtime's signalfd(2) of those that end us
@@ -100,7 +100,8 @@ class Execution:
             if step.side is not before:
                 self._hand_over(before, step.side)
                 before = step.side
-            if type(step.action) in _CLONES:
+            # Every clone leaves a process to take back.
+            if step.undo and type(step.action) in _CLONES:
                 self._run_clone(step, steps[index + 1 :])
                 side = self.context.side
                 # The joiner ends when it has cloned init, which goes on without being told.
@@ -197,18 +198,24 @@ class Execution:
             raise ChildError("the container's init died while it was being set up")
 
     def _run_step(self, step: Step) -> None:
-        side = self.context.side
-        began = time.monotonic() if self.observe is not None else 0.0
+        if self.observe is not None:
+            self._observe_step(step, self.observe)
+            return
         try:
-            # Undoable; asking the protocol costs more than most steps do.
-            if (undo := getattr(step.action, "undo", None)) is not None:
+            if step.undo and (undo := getattr(step.action, "undo", None)) is not None:
                 self.note(undo(self.context))
             step.action.run(self.context)
         except (OcirtError, OSError) as e:
             raise as_step_error(step, e) from e
-        if step.side is Side.RUNTIME and step.pointer.startswith("/hooks/"):
-            self.hooks_ran = True
-        if self.observe is not None and self.context.side is side:
+
+    def _observe_step(self, step: Step, observe: Observer) -> None:
+        side, began = self.context.side, time.monotonic()
+        self.observe = None
+        try:
+            self._run_step(step)
+        finally:
+            self.observe = observe
+        if self.context.side is side:
             self._tell(side, step.what, began, time.monotonic())
 
     def _tell(self, side: Side, what: str, began: float, ended: float) -> None:

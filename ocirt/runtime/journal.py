@@ -38,7 +38,7 @@ def note(entry: Entry, undo: Undo) -> None:
 def read(entry: Entry) -> list[Undo]:
     """Return the records in the order they were written; a torn last line doesn't count."""
     try:
-        lines = entry.read(JOURNAL).split(b"\n")
+        lines = entry.read(JOURNAL).decode(errors="replace").split("\n")
     except FileNotFoundError:
         return []
     records: list[Undo] = []

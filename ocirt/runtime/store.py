@@ -216,7 +216,7 @@ class Entry:
     def read_record(self) -> Record | None:
         """Return what state.json says, None if create hasn't come so far. Raises OcirtError."""
         try:
-            document = json.loads(self.read(STATE))
+            document = json.loads(self.read(STATE).decode())
             version = document.pop("format")
             if version != FORMAT:
                 raise StateConflictError(

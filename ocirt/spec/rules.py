@@ -91,16 +91,19 @@ def _mounts(mounts: list[Json]) -> Iterator[Result]:
                 "is relative (deprecated); it is taken to start at /",
                 mount["destination"],
             )
-        is_bind = mount.get("type") == "bind" or "bind" in options or "rbind" in options
-        if is_bind and not mount.get("source") and "remount" not in options:
-            yield error(f"{pointer}/source", "mount-source", "is missing for a bind mount")
-        if not is_bind and not mount.get("type") and "remount" not in options:
+        kind = mount.get("type")
+        is_bind = kind == "bind" or "bind" in options or "rbind" in options
+        if is_bind:
+            if not mount.get("source") and "remount" not in options:
+                yield error(f"{pointer}/source", "mount-source", "is missing for a bind mount")
+        elif not kind and "remount" not in options:
             yield error(f"{pointer}/type", "mount-type", "is missing, and it isn't a bind mount")
         if ("uidMappings" in mount) != ("gidMappings" in mount):
             message = "has one of uidMappings and gidMappings; both are needed, or neither"
             yield error(pointer, "mount-mappings", message)
         for name in ("uidMappings", "gidMappings"):
-            yield from rules_linux.mappings(mount.get(name, []), f"{pointer}/{name}")
+            if name in mount:
+                yield from rules_linux.mappings(mount[name], f"{pointer}/{name}")
 
 
 def _hooks(hooks: Json) -> Iterator[Result]:
