@@ -216,6 +216,25 @@ def test_what_has_an_effect_outside_has_an_undo() -> None:
     assert undone == {"make", "clone"}
 
 
+@pytest.mark.parametrize(
+    "linux",
+    [
+        {},
+        {"namespaces": [{"type": "mount", "path": "/proc/1/ns/mnt"}, {"type": "pid"}]},
+        {"namespaces": [{"type": "pid"}], "maskedPaths": [], "readonlyPaths": []},
+        {"intelRdt": {"l3CacheSchema": "L3:0=f"}},
+    ],
+)
+def test_who_clones_or_can_be_undone_says_so(linux: dict[str, Any]) -> None:
+    """The execution looks no further where a step has no words for it."""
+    steps = plan(**linux).create
+    clones = [s for s in steps if isinstance(s.action, process.CloneInit | process.CloneJoiner)]
+    undoable = [s for s in steps if hasattr(s.action, "undo")]
+    assert clones
+    assert undoable
+    assert all(s.undo for s in (*clones, *undoable))
+
+
 def test_no_pivot() -> None:
     steps = plan(options=Options(container_id="c", bundle="/b", no_pivot=True)).create
     assert not [s for s in steps if s.what.startswith("pivot")]

@@ -43,7 +43,7 @@ def test_init_may_be_faster_than_the_joiner(first: News) -> None:
         born=lambda pid, fd: ran.append(f"born {pid}"),
     )
     execution = Execution(context, ours, theirs, note=lambda undo: None)
-    clone = Step(Side.JOINER, "clone init", "", CloneInit(CLONE_NEWNS))
+    clone = Step(Side.JOINER, "clone init", "", CloneInit(CLONE_NEWNS), undo="kill init")
     steps = [clone, Step(Side.INIT, "", "", Note([])), Step(Side.RUNTIME, "", "", Note(ran))]
     for news in sorted((News.BORN, News.TURN), key=lambda news: news is not first):
         theirs.send(news, **({"pid": os.getpid()} if news is News.BORN else {}))
