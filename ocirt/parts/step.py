@@ -66,8 +66,8 @@ class Step:
     """One entry of the plan.
 
     what says in words what it does; pointer is the place in config.json it comes from; undo says
-    how it is taken back ("" if it vanishes with the container's processes or namespaces): a step that
-    clones, or whose action is Undoable, says so here, or nobody asks it.
+    how it is taken back ("" if it vanishes with the container's processes or namespaces). A step
+    that clones, or whose action is Undoable, has words for it, or nobody asks it.
     """
 
     side: Side

@@ -65,6 +65,10 @@ BASE: dict[str, Any] = {
 }
 
 
+def joined(*kinds: str) -> list[dict[str, str]]:
+    return [{"type": k, "path": f"/proc/1/ns/{k}"} for k in kinds]
+
+
 def plan(host: Host = HOST, options: Options = OPTIONS, **linux: Any) -> Plan:
     document = copy.deepcopy(BASE)
     document["linux"].update(linux)
@@ -148,10 +152,6 @@ def test_one_clone_is_enough_when_all_are_new() -> None:
     assert Side.JOINER not in {s.side for s in plan().create}
 
 
-def joined(*kinds: str) -> list[dict[str, str]]:
-    return [{"type": k, "path": f"/proc/1/ns/{k}"} for k in kinds]
-
-
 def test_with_privilege_the_user_namespace_is_joined_last() -> None:
     entries = [*joined("user", "network", "ipc", "uts"), {"type": "pid"}, {"type": "mount"}]
     steps = plan(namespaces=entries).create
@@ -220,8 +220,8 @@ def test_what_has_an_effect_outside_has_an_undo() -> None:
     "linux",
     [
         {},
-        {"namespaces": [{"type": "mount", "path": "/proc/1/ns/mnt"}, {"type": "pid"}]},
-        {"namespaces": [{"type": "pid"}], "maskedPaths": [], "readonlyPaths": []},
+        {"namespaces": [*joined("network", "uts"), {"type": "mount"}, {"type": "pid"}]},
+        {"namespaces": [{"type": k} for k in ("network", "uts", "pid")]},
         {"intelRdt": {"l3CacheSchema": "L3:0=f"}},
     ],
 )
