@@ -45,14 +45,15 @@ def test_a_build_for_this_cpu_would_be_noticed(image: Path, tmp_path: Path) -> N
 
 
 def test_blocks_are_placed(image: Path) -> None:
-    """What a start uses lies together, behind the heap; a build that can't have that goes on."""
+    """What a start uses lies together, behind the data; a build that can't have that goes on."""
     listing = subprocess.run(
         ["readelf", "--segments", "--wide", str(image)], capture_output=True, text=True, check=True
     ).stdout
     loads = [line.split()[1:6] for line in listing.splitlines() if line.split()[:1] == ["LOAD"]]
-    region, content = ([int(word, 16) for word in words] for words in loads[-2:])
-    assert region[3] == 0, "the region's pages are the kernel's"
-    assert content[1] == region[1] + region[4]
+    segments = [[int(word, 16) for word in words] for words in loads]
+    (front,) = (s for s in segments if s[3] == 0)  # its pages are the kernel's
+    content = segments[-1]
+    assert content[4] == front[4]
     data = image.read_bytes()[content[0] :]
     pages = [data[at : at + 4096] for at in range(0, content[3], 4096)]
     assert sum(page.strip(b"\0") != b"" for page in pages) > 200
