@@ -81,6 +81,10 @@ for fd in held:
     "json": """
 import json
 text = '{"a": [1, 2.5, "\\\\u00e9", true, null], "b": {}}'
+value = {"a": [1, 2.5, "\\u00e9", True, None], "b": {}, "c": (), 4: "\\u2028\\U0001f600"}
+slow = json.encoder.JSONEncoder()
+slow.indent = 0  # not in C
+assert json.dumps(value) == slow.encode(value).replace("\\n", "")
 assert json.loads(text) == {"a": [1, 2.5, "\xe9", True, None], "b": {}}
 for wrong in ("{", "[1,]", '{"a" 1}', "nul", "[1] x", '"\\n"'):
     try:

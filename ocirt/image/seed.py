@@ -61,10 +61,10 @@ def _fill_gaps() -> None:
 
 
 def _fast_json() -> None:
-    """Give json a parser in C: simplejson's, since _json isn't in the interpreter's archive.
+    """Give json C code: simplejson's, since _json isn't in the interpreter's archive.
 
     simplejson was json once, and its parser still has the interface of _json's; only its errors
-    and one attribute are its own.
+    and one attribute are its own. Its encoder has more arguments.
     """
     import json.decoder
     import json.encoder
@@ -84,6 +84,26 @@ def _fast_json() -> None:
     json.decoder.JSONDecoder.encoding = "utf-8"  # type: ignore[attr-defined]
     json._default_decoder = json.decoder.JSONDecoder()  # type: ignore[attr-defined]
     json.encoder.encode_basestring_ascii = _speedups.encode_basestring_ascii
+
+    def make_encoder(*arguments: Any) -> Any:
+        # key_memo, use_decimal, namedtuple_as_object, tuple_as_array, int_as_string_bitcount,
+        # item_sort_key, encoding, for_json, ignore_nan, Decimal, iterable_as_array
+        more: tuple[Any, ...] = (
+            {},
+            False,
+            False,
+            True,
+            None,
+            None,
+            "utf-8",
+            False,
+            False,
+            float,
+            False,
+        )
+        return _speedups.make_encoder(*arguments, *more)
+
+    json.encoder.c_make_encoder = make_encoder  # type: ignore[attr-defined]
 
 
 def _quick_dataclasses() -> None:

@@ -29,6 +29,9 @@ class News(Enum):
     CLOSED = b""  # nobody is there any more
 
 
+_NEWS = {news.value: news for news in News}
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message and what comes with it."""
@@ -43,7 +46,8 @@ class Message:
     @staticmethod
     def decode(packet: bytes) -> Message:
         """Read a packet; an empty one means that the channel is closed."""
-        return Message(News(packet[:1]), json.loads(packet[1:]) if len(packet) > 1 else {})
+        news = _NEWS[packet[:1]]
+        return Message(news, json.loads(packet[1:].decode()) if len(packet) > 1 else {})
 
 
 TURN = News.TURN.value

@@ -7,7 +7,7 @@ import datetime
 import logging
 import os
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ocirt.errors import OcirtError
 from ocirt.kernel.files import real_path, write_all
@@ -45,7 +45,6 @@ class CreateOptions:
     config: str = "config.json"
     pid_file: str | None = None
     console_socket: str | None = None
-    console: int = -1
     pidfd_socket: str | None = None
     notify_socket: str | None = None
     listen_fds: int = 0
@@ -64,27 +63,32 @@ def create(store: Store, container_id: str, options: CreateOptions) -> None:
     entry.close()
 
 
-def create_entry(store: Store, container_id: str, options: CreateOptions) -> Entry:
-    """Create a container and return its directory, still locked."""
+def create_entry(
+    store: Store, container_id: str, options: CreateOptions, console: int = -1
+) -> Entry:
+    """Create a container and return its directory, still locked.
+
+    console is run's: the socket that gets the terminal's master, if config.json wants one.
+    """
     check_options(options)
     bundle = real_path(options.bundle)
     config, text = load(bundle, options.config)
     check_console(
         terminal=config.process is not None and config.process.terminal,
         console_socket=options.console_socket,
-        detach=options.console < 0,
+        detach=console < 0,
     )
     protect_executable(config)
     config = with_listen_fds(config, options.listen_fds, options.listen_names)
     if options.notify_socket:
         config = with_notify_socket(config, os.path.join(store.root, container_id))
-    plan = make_plan(config, container_id, bundle, options)
+    plan = make_plan(config, container_id, bundle, options, foreground=console >= 0)
     for warning in plan.warnings:
         _log.warning(warning)
     entry = store.reserve(container_id)
     record = _record(entry, config, bundle, options)
     execution = _execution(entry, config, record)
-    execution.context.console = options.console
+    execution.context.console = console
     try:
         _create(entry, execution, text, plan, record, options)
     except BaseException as e:
@@ -106,8 +110,10 @@ def load(bundle: str, name: str) -> tuple[Config, bytes]:
     return config, text
 
 
-def make_plan(config: Config, container_id: str, bundle: str, options: CreateOptions) -> Plan:
-    """Build the plan for this host."""
+def make_plan(
+    config: Config, container_id: str, bundle: str, options: CreateOptions, *, foreground: bool
+) -> Plan:
+    """Build the plan for this host; foreground is run's."""
     host = read_host()
     rootless = options.rootless
     if rootless is None:
@@ -123,7 +129,7 @@ def make_plan(config: Config, container_id: str, bundle: str, options: CreateOpt
             preserve_fds=options.listen_fds + options.preserve_fds,
             rootless=rootless,
             console_socket=options.console_socket,
-            foreground=options.console >= 0,
+            foreground=foreground,
             pidfd_socket=options.pidfd_socket,
         ),
     )
@@ -179,13 +185,9 @@ def _create(
             _execute(execution, plan)
     else:
         _execute(execution, plan)
-    record = replace(
-        record,
-        init_pid=context.init_pid,
-        init_start=context.init_start,
-        complete=True,
-        cgroup=context.cgroup.to_json() if context.cgroup else None,
-    )
+    record.init_pid, record.init_start = context.init_pid, context.init_start
+    record.cgroup = context.cgroup.to_json() if context.cgroup else None
+    record.complete = True
     entry.write_record(record)
     if options.pid_file:
         write_pid_file(options.pid_file, record.init_pid)

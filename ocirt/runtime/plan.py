@@ -22,7 +22,7 @@ def describe(
     check_id(name)
     bundle = real_path(options.bundle)
     config, _ = load(bundle, options.config)
-    plan = make_plan(config, name, bundle, options)
+    plan = make_plan(config, name, bundle, options, foreground=False)
     directory = os.path.join(store.root, name)
     reserve = Step(
         Side.RUNTIME, f"reserve the id: make {directory}", "", _Frame(), undo="remove it"

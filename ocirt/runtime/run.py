@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 
 import prctl
 
@@ -40,8 +39,7 @@ def run(
         prctl.set_child_subreaper(1)
     # Where the terminal comes from, if config.json wants one.
     console, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    options = replace(options, console=theirs.detach())
-    entry = create_entry(store, container_id, options)
+    entry = create_entry(store, container_id, options, theirs.detach())
     with console:
         return _carry(entry, console, options.notify_socket, keep=keep)
 

@@ -38,7 +38,7 @@ _ID = re.compile(r"[a-zA-Z0-9_+.-]+")
 _LONGEST_ID = 255
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
     """A container as state.json keeps it.
 
