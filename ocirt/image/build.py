@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import marshal
 import os
 import platform
 import re
@@ -83,6 +84,13 @@ _MODULES = [
 _ODD_NAMES = {"marshal": "PyMarshal_Init", "_warnings": "_PyWarnings_Init", "gc": "PyInit_gc"}
 # Linked in from elsewhere.
 _OURS = {"_linux": "PyInit__linux", "_prctl": "PyInit__prctl", "_speedups": "PyInit__speedups"}
+
+# CPython's own frozen modules that it starts with: C name and path in the standard library.
+_BOOTSTRAP = {
+    "_frozen_importlib": ("importlib_bootstrap", "importlib/_bootstrap.py"),
+    "_frozen_importlib_external": ("importlib_external", "importlib/_bootstrap_external.py"),
+    "zipimport": ("zipimport", "zipimport.py"),
+}
 
 # CPU features by which glibc chooses string and mathematics routines: none, so that the image runs
 # on every x86-64 (GLIBC_TUNABLES, glibc.cpu.hwcaps). Unknown names are ignored.
@@ -236,6 +244,7 @@ def _compile(seed: Path, work: Path, sources: Path, library: Path) -> None:
     # posix refers to functions that would load NSS; nothing here calls them.
     link += ["-lcap", "-lz", "-lm", "-Wl,--no-warnings", "-Wl,-z,norelro"]
     link += [f"-Wl,-T,{_HERE / 'layout.ld'}", "-Wl,-z,max-page-size=0x200000"]
+    link += ["-Wl,--wrap=_Py_Deepfreeze_Init"]
     subprocess.run(link, check=True, stderr=subprocess.PIPE)
 
 
@@ -248,10 +257,27 @@ def _found_h(library: Path) -> str:
         ["gcc", "-print-file-name=libc.a"], capture_output=True, text=True, check=True
     ).stdout.strip()
     vdso = sorted(s for s in set(_symbols(Path(libc), r"[BbDd]")) if s.startswith("_dl_vdso_"))
+    bootstrap = _bootstrap_code()
     lines = ["#define INIT_FUNCTIONS(X) \\"]
     lines += [f'    X("{name}", {function}) \\' for name, function in sorted(table.items())]
-    lines += ["", "#define VDSO_POINTERS(X) \\", *(f"    X({name}) \\" for name in vdso), "", ""]
-    return "\n".join(lines)
+    lines += ["", "#define VDSO_POINTERS(X) \\", *(f"    X({name}) \\" for name in vdso), ""]
+    for variable, code in bootstrap.items():
+        words = ", ".join(str(byte) for byte in code)
+        lines.append(f"static const unsigned char {variable}[] = {{ {words} }};")
+    lines += ["#define BOOTSTRAP_MODULES(X) \\"]
+    lines += [f'    X("{name}", {variable}) \\' for name, (variable, _) in _BOOTSTRAP.items()]
+    return "\n".join([*lines, "", ""])
+
+
+def _bootstrap_code() -> dict[str, bytes]:
+    """Return the modules that import others as marshalled code, by C names."""
+    found = {}
+    for variable, path in _BOOTSTRAP.values():
+        name = path.removesuffix(".py").replace("/", ".")
+        source = Path(sysconfig.get_path("stdlib"), path).read_text()
+        code = compile(source, f"<frozen {name}>", "exec", dont_inherit=True, optimize=2)
+        found[variable] = marshal.dumps(code)
+    return found
 
 
 def _symbols(library: Path, kinds: str) -> list[str]:

@@ -27,7 +27,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* INIT_FUNCTIONS(X): the built-in modules; VDSO_POINTERS(X): glibc's pointers into the vDSO. */
+/*
+ * INIT_FUNCTIONS(X): the built-in modules; VDSO_POINTERS(X): glibc's pointers into the vDSO;
+ * BOOTSTRAP_MODULES(X): modules that have to be there before any can be imported.
+ */
 #include "found.h"
 #include "../kernel/raw.h"
 #include "place.h"
@@ -57,6 +60,36 @@ struct _inittab _PyImport_Inittab[] = {
     { "sys", NULL },
     { NULL, NULL },
 };
+
+/* ---- The modules that import others: as code to unmarshal, not as CPython's ready-made objects.
+   Those lie scattered in a megabyte of data, and their names would be everybody's; what is
+   unmarshalled are blocks like others (place.h). ---- */
+
+#if PY_VERSION_HEX < 0x030D0000 /* later versions do it so themselves */
+extern const struct _frozen *_PyImport_FrozenBootstrap;
+
+/* The linker puts this in the place of CPython's (--wrap), which hands the names out. */
+int __wrap__Py_Deepfreeze_Init(void);
+int __wrap__Py_Deepfreeze_Init(void)
+{
+    return 0;
+}
+
+static void choose_bootstrap_modules(void)
+{
+    static const struct _frozen modules[] = {
+#define X(n, c) { .name = n, .code = c, .size = sizeof c },
+        BOOTSTRAP_MODULES(X)
+#undef X
+        { 0 },
+    };
+    _PyImport_FrozenBootstrap = modules;
+}
+#else
+static void choose_bootstrap_modules(void)
+{
+}
+#endif
 
 /* ---- What glibc remembers of the process; all of it is linked statically, so it has names. ---- */
 
@@ -345,6 +378,7 @@ static void start_python(int argc, char **argv)
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
     PyObject_SetArenaAllocator(&arena);
 
+    choose_bootstrap_modules();
     PyPreConfig_InitIsolatedConfig(&pre);
     pre.utf8_mode = 1; /* file names and arguments are UTF-8 whatever the locale of the build */
     check(Py_PreInitialize(&pre));
@@ -566,12 +600,16 @@ static struct {
     Elf64_Phdr segments[40];
 } out;
 
-/* Add memory to the image, as data of its own. */
+/* Add memory to the image, as data of its own. Zeros at the end are the kernel's business. */
 static void add(unsigned long from, unsigned long to)
 {
-    out.segments[out.count++] = segment(from, to, out.end);
-    put_pages(out.fd, from, to, out.end);
-    out.end += (off_t)(to - from);
+    Elf64_Phdr *p = &out.segments[out.count++];
+
+    *p = segment(from, to, out.end);
+    while (p->p_filesz && !memcmp((void *)(from + p->p_filesz - PAGE), zero, PAGE))
+        p->p_filesz -= PAGE;
+    put_pages(out.fd, from, from + p->p_filesz, out.end);
+    out.end += (off_t)p->p_filesz;
 }
 
 /* Add the front: as a huge page to be, without content, which is elsewhere for copy_front. */
