@@ -145,6 +145,7 @@ static struct {
 static void copy_front(void)
 {
     RAW(madvise, FRONT, saved.huge, MADV_HUGEPAGE, 0);
+    RAW(madvise, PLACE_FAR, saved.room, MADV_HUGEPAGE, 0);
     for (unsigned long at = 0; at < saved.room; at += PAGE)
         if (saved.full[at / PAGE / 8] & 1 << at / PAGE % 8) {
             unsigned long to = FRONT + at, from = PLACE_FAR + at, words = PAGE / 8;
@@ -292,10 +293,20 @@ __attribute__((used)) void image_start(long *stack)
     _exit(run(argv, envp));
 }
 
-/* The kernel enters with the stack pointer at argc. */
-__asm__(".globl image_entry\nimage_entry:\n xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n"
+/*
+ * The kernel enters with the stack pointer at argc, in a page apart from all others (BOOT). What isn't
+ * in the page cache yet, it shall read and keep in huge pages, which this has to ask for before any
+ * of it is touched: code and constants here, the front's content in copy_front.
+ */
+__asm__(".globl image_boot, image_boot_end\nimage_boot:\n mov $28, %eax\n" /* madvise(2) */
+        " mov $code_from, %edi\n mov $code_to, %esi\n sub %edi, %esi\n"
+        " mov $14, %edx\n syscall\n" /* MADV_HUGEPAGE */
+        " mov $image_entry, %eax\n jmp *%rax\nimage_boot_end:\n"
+        "image_entry:\n xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n"
         " call image_start\n hlt\n");
-extern char image_entry[];
+extern const char image_boot[], image_boot_end[];
+/* Behind the program headers, in the first page of the file. */
+#define BOOT 0xf00
 
 /* ---- The module _image: that it exists tells the application how it was started. ---- */
 
@@ -638,9 +649,10 @@ static void add_constant(const Elf64_Phdr *p)
     unsigned long to = p->p_vaddr + p->p_filesz;
 
     *new = *p;
-    if (p->p_offset == 0) { /* the header, which dump writes, and what the linker put behind it */
-        put(out.fd, (void *)p->p_vaddr, p->p_filesz, 0);
-        to = p->p_filesz;
+    if (p->p_offset == 0) { /* the header, which dump writes */
+        put(out.fd, image_boot, (size_t)(image_boot_end - image_boot), BOOT);
+        to = new->p_filesz = new->p_memsz = PAGE;
+        new->p_flags |= PF_X;
     } else {
         to = (unsigned long)put_huge(out.fd, p->p_vaddr, to, (off_t)p->p_offset);
         new->p_filesz = new->p_memsz = to - p->p_offset;
@@ -691,7 +703,7 @@ static void dump(const char *path)
     else
         add(PLACE_FAR, PAGE_UP((unsigned long)place_take(0)));
 
-    header.e_entry = (unsigned long)image_entry;
+    header.e_entry = (unsigned long)__ehdr_start + BOOT;
     header.e_phoff = sizeof header;
     header.e_phnum = (uint16_t)out.count;
     /* The old table of sections would describe the old file. */
