@@ -119,7 +119,7 @@ VDSO_POINTERS(X)
 #define LARGEST_COPY (16UL << 20)
 
 /* layout.ld: where the data begins that a start uses; the region of placed blocks follows. */
-extern char front_from[], region_to[];
+extern char code_from[], front_from[], region_to[];
 extern const char __ehdr_start[]; /* the linker's: the first byte of the executable */
 #define FRONT ((unsigned long)front_from)
 
@@ -642,7 +642,10 @@ static void add_content_of_front(void)
     out.end = put_huge(out.fd, FRONT, FRONT + saved.room, out.end);
 }
 
-/* Add code or constants: the very bytes of the seed's file, at the same place. */
+/*
+ * Add code or constants: the very bytes of the seed's file, at the same place. Code that is hardly
+ * used isn't to be had in huge pages: with one function one would get them all.
+ */
 static void add_constant(const Elf64_Phdr *p)
 {
     Elf64_Phdr *new = &out.segments[out.count++];
@@ -654,7 +657,12 @@ static void add_constant(const Elf64_Phdr *p)
         to = new->p_filesz = new->p_memsz = PAGE;
         new->p_flags |= PF_X;
     } else {
-        to = (unsigned long)put_huge(out.fd, p->p_vaddr, to, (off_t)p->p_offset);
+        unsigned long from = p->p_vaddr;
+        if (from < (unsigned long)code_from && to > (unsigned long)code_from) {
+            from = (unsigned long)code_from;
+            put_pages(out.fd, p->p_vaddr, from, (off_t)p->p_offset);
+        }
+        to = (unsigned long)put_huge(out.fd, from, to, (off_t)(p->p_offset + from - p->p_vaddr));
         new->p_filesz = new->p_memsz = to - p->p_offset;
     }
     if (out.end < (off_t)to)
