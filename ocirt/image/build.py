@@ -308,14 +308,15 @@ class Planter:
         target: Path,
         after: Path | None = None,
         *,
-        numbers: Path | None = None,
-        granule: int = 16,
+        first: Path | None = None,
+        second: Path | None = None,
+        far: bool = False,
         record: Path | None = None,
     ) -> None:
         """Make an image that has run seed.py and after; the rest is as in place.h."""
         before, words = self._first
         programs = [str(_HERE / "seed.py"), str(after or "")]
-        placing = [str(numbers or ""), str(granule), str(record or "")]
+        placing = [str(first or ""), str(second or ""), "far" if far else "", str(record or "")]
         tunables = ",".join(f"-{name}" for name in _BASELINE)
         subprocess.run(
             [*before, str(target), *words, *programs, *placing, *self._search],

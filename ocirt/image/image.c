@@ -369,13 +369,13 @@ static void check(PyStatus status)
         Py_ExitStatusException(status);
 }
 
-/* AFTER: another program to run; "" for none. */
-enum argument { OUTPUT = 1, PLAIN, HASH_SEED, SEED_PY, AFTER, NUMBERS, GRANULE, RECORD, SEARCH_PATH };
+/* AFTER: another program to run; FAR: anything if second blocks are far. "" for none of it. */
+enum argument { OUTPUT = 1, PLAIN, HASH_SEED, SEED_PY, AFTER, FIRST, SECOND, FAR, RECORD, SEARCH_PATH };
 
 /* With a page for each block, the question is which pages are copied when they are used. */
 static int spread(char **argv)
 {
-    return strtoul(argv[GRANULE], NULL, 10) >= PAGE;
+    return *argv[FAR] != 0;
 }
 
 static void start_python(int argc, char **argv)
@@ -393,7 +393,7 @@ static void start_python(int argc, char **argv)
     PyPreConfig_InitIsolatedConfig(&pre);
     pre.utf8_mode = 1; /* file names and arguments are UTF-8 whatever the locale of the build */
     check(Py_PreInitialize(&pre));
-    place_start(argv[NUMBERS], strtoul(argv[GRANULE], NULL, 10), argv[RECORD], spread(argv));
+    place_start(argv[FIRST], argv[SECOND], argv[RECORD], spread(argv));
     PyConfig_InitIsolatedConfig(&config);
     config.use_hash_seed = 1;
     config.hash_seed = strtoul(argv[HASH_SEED], NULL, 10);
@@ -709,7 +709,7 @@ static void dump(const char *path)
     if (saved.room)
         add_content_of_front();
     else
-        add(PLACE_FAR, PAGE_UP((unsigned long)place_take(0)));
+        add(PLACE_FAR, PAGE_UP((unsigned long)place_far_end()));
 
     header.e_entry = (unsigned long)__ehdr_start + BOOT;
     header.e_phoff = sizeof header;
@@ -727,7 +727,7 @@ int main(int argc, char **argv)
 {
     if (argc <= SEARCH_PATH) {
         fprintf(stderr,
-                "usage: %s OUTPUT PLAIN HASH_SEED SEED.PY AFTER.PY NUMBERS GRANULE RECORD"
+                "usage: %s OUTPUT PLAIN HASH_SEED SEED.PY AFTER.PY FIRST SECOND FAR RECORD"
                 " SEARCH_PATH...\n",
                 argv[0]);
         return 2;

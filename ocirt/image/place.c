@@ -10,15 +10,19 @@
 #include <unistd.h>
 
 #define PAGE 4096UL
+#define GRANULE 16UL /* as malloc(3) aligns */
 
 extern char region_from[], region_to[]; /* layout.ld */
 
-static char *from, *to;  /* the region */
-static char *next;       /* its first free byte */
-static char *placed_to;  /* the end of the blocks in it */
-static size_t granule;
-static uint32_t *wanted; /* the numbers that are placed, ascending */
-static size_t wanted_size, wanted_count, wanted_next;
+/* Blocks that lie together. */
+static struct list {
+    uint32_t *numbers; /* ascending, behind their size; not from the heap, which is saved */
+    size_t mapped, count, at;
+    char *from, *next, *to;
+    size_t granule;
+} lists[2];
+
+static char *taken;      /* the end of the region's part that is used */
 static uint32_t number;  /* of the next block */
 static FILE *record;
 static PyMemAllocatorEx plain[2];
@@ -35,24 +39,31 @@ static void *reserve(unsigned long where, size_t size)
     return p;
 }
 
-static int is_placed(const void *p)
+/* Return the list in whose place a block lies; NULL if it isn't placed. */
+static const struct list *placed(const void *p)
 {
-    return (const char *)p >= from && (const char *)p < placed_to;
+    for (const struct list *l = lists; l < lists + 2; l++)
+        if ((const char *)p >= l->from && (const char *)p < l->next)
+            return l;
+    return NULL;
 }
 
-/* Return memory in the region if this block is to lie there, otherwise NULL. Counts it. */
+/* Return memory if this block is to be placed, otherwise NULL. Counts it. */
 static void *place(size_t size)
 {
     uint32_t mine = number++;
-    if (wanted_next == wanted_count || wanted[wanted_next] != mine)
-        return NULL;
-    wanted_next++;
-    void *p = next;
-    size_t room = (size + !size + granule - 1) & ~(granule - 1);
-    if (room > (size_t)(to - next))
-        return NULL;
-    placed_to = next += room;
-    return p;
+    for (struct list *l = lists; l < lists + 2; l++) {
+        if (l->at == l->count || l->numbers[l->at] != mine)
+            continue;
+        l->at++;
+        char *p = l->next;
+        size_t room = (size + !size + l->granule - 1) & ~(l->granule - 1);
+        if (room > (size_t)(l->to - p))
+            return NULL;
+        l->next += room;
+        return p;
+    }
+    return NULL;
 }
 
 static void *note(void *p, size_t size)
@@ -82,52 +93,60 @@ static void *place_calloc(void *ctx, size_t count, size_t size)
 static void place_free(void *ctx, void *p)
 {
     PyMemAllocatorEx *a = ctx;
-    if (!is_placed(p))
+    if (!placed(p))
         a->free(a->ctx, p);
 }
 
 static void *place_realloc(void *ctx, void *old, size_t size)
 {
     PyMemAllocatorEx *a = ctx;
+    const struct list *from = placed(old);
     void *p = place(size);
-    if (!p && !is_placed(old))
+    if (!p && !from)
         return note(a->realloc(a->ctx, old, size), size);
     if (!p)
         p = a->malloc(a->ctx, size);
     if (p && old) {
         /* Nobody knows how large the old block is. What lies behind it does no harm. */
-        size_t left = (size_t)((is_placed(old) ? placed_to : (char *)sbrk(0)) - (char *)old);
+        size_t left = (size_t)((from ? from->next : (char *)sbrk(0)) - (char *)old);
         memcpy(p, old, size < left ? size : left);
         place_free(ctx, old);
     }
     return note(p, size);
 }
 
-static void read_numbers(const char *path)
+static void read_numbers(struct list *l, const char *path)
 {
+    if (!*path)
+        return;
     FILE *file = fopen(path, "r");
     long size;
-    if (!file || fseek(file, 0, SEEK_END) < 0 || (size = ftell(file)) < 0) {
+    if (!file || fseek(file, 0, SEEK_END) < 0 || (size = ftell(file)) < (long)sizeof(uint32_t)) {
         perror(path);
         exit(1);
     }
     rewind(file);
-    /* Not from the heap, which is saved. */
-    wanted_size = (size_t)size + 1;
-    wanted = reserve(0, wanted_size);
-    wanted_count = fread(wanted, sizeof *wanted, (size_t)size / sizeof *wanted, file);
+    l->mapped = (size_t)size;
+    l->numbers = reserve(0, l->mapped);
+    l->count = fread(l->numbers, sizeof *l->numbers, l->mapped / sizeof *l->numbers, file);
+    l->at = 1;
     fclose(file);
 }
 
-void place_start(const char *numbers, size_t distance, const char *record_path, int far)
+void place_start(const char *first, const char *second, const char *record_path, int far)
 {
     static const PyMemAllocatorDomain domains[2] = { PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ };
-    from = far ? reserve(PLACE_FAR, PLACE_FAR_ROOM) : region_from;
-    to = far ? from + PLACE_FAR_ROOM : region_to;
-    placed_to = next = from;
-    granule = distance;
-    if (*numbers)
-        read_numbers(numbers);
+    struct list *one = &lists[0], *two = &lists[1];
+
+    read_numbers(one, first);
+    read_numbers(two, second);
+    one->from = one->next = region_from;
+    one->to = one->from + (one->count ? one->numbers[0] : 0);
+    one->granule = GRANULE;
+    two->from = two->next = far ? reserve(PLACE_FAR, PLACE_FAR_ROOM) : one->to;
+    two->to = far ? two->from + PLACE_FAR_ROOM : region_to;
+    two->granule = far ? PAGE : GRANULE;
+    taken = one->to;
     if (*record_path && !(record = fopen(record_path, "w"))) {
         perror(record_path);
         exit(1);
@@ -141,24 +160,39 @@ void place_start(const char *numbers, size_t distance, const char *record_path, 
 
 void place_stop(void)
 {
-    wanted_next = wanted_count = 0;
-    if (wanted)
-        munmap(wanted, wanted_size);
+    for (struct list *l = lists; l < lists + 2; l++) {
+        l->at = l->count = 0;
+        if (l->numbers)
+            munmap(l->numbers, l->mapped);
+    }
     if (record)
         fclose(record);
     record = NULL;
 }
 
+static int is_near(const void *p)
+{
+    return (const char *)p >= region_from && (const char *)p < region_to;
+}
+
 void *place_take(size_t size)
 {
-    char *p = (char *)(((unsigned long)next + PAGE - 1) & ~(PAGE - 1));
-    if (p > to || size > (size_t)(to - p))
+    const struct list *two = &lists[1];
+    if (is_near(two->from) && taken < two->next)
+        taken = two->next;
+    char *p = (char *)(((unsigned long)taken + PAGE - 1) & ~(PAGE - 1));
+    if (p > region_to || size > (size_t)(region_to - p))
         return NULL;
-    next = p + size;
+    taken = p + size;
     return p;
 }
 
 int place_holds(const void *p)
 {
-    return (const char *)p >= from && (const char *)p < to;
+    return is_near(p) || (unsigned long)p - PLACE_FAR < PLACE_FAR_ROOM;
+}
+
+void *place_far_end(void)
+{
+    return lists[1].next;
 }

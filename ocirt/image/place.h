@@ -18,15 +18,16 @@
 #define PLACE_FAR_ROOM (4UL << 30)
 
 /*
- * Hook into CPython's allocators; call it before Py_InitializeFromConfig(). numbers is a file of
- * uint32_t, ascending: which blocks to place ("" for none). Placed blocks begin at multiples of
- * granule, a power of two of at least 16. record is a file that gets address and size of every
- * block, each uint64_t ("" for none).
+ * Hook into CPython's allocators; call it before Py_InitializeFromConfig(). first and second are files
+ * of uint32_t ("" for none): which blocks to place, ascending; the very first number is how many
+ * bytes they take altogether. record is a file that gets address and size of every block, each
+ * uint64_t ("" for none).
  *
- * The region is the one that layout.ld puts behind the data; with far it is elsewhere, and large
- * enough for a page for each block.
+ * The region is the one that layout.ld puts behind the data. The first blocks come first, whatever
+ * the second are, so that these can be found out when the others' addresses are known. With far the
+ * second are elsewhere, each on pages of its own.
  */
-void place_start(const char *numbers, size_t granule, const char *record, int far);
+void place_start(const char *first, const char *second, const char *record, int far);
 
 /* From now on nothing is placed or recorded. */
 void place_stop(void);
@@ -34,7 +35,10 @@ void place_stop(void);
 /* Take memory from the region for other purposes; NULL if it is full. Aligned to a page. */
 void *place_take(size_t size);
 
-/* Tell whether p points into the region. */
+/* Tell whether p points into the region, or to where blocks are far. */
 int place_holds(const void *p);
+
+/* The end of what is placed far. */
+void *place_far_end(void);
 
 #endif

@@ -20,6 +20,7 @@ from ocirt.image.rehearsal import Commands, run_quietly
 
 _HERE = Path(__file__).parent
 _PAGE = 4096
+_GRANULE = 16
 _LARGEST = 4 * _PAGE
 _TRIES = 3
 
@@ -29,41 +30,84 @@ Plant = Callable[..., None]
 def plant_placed(plant: Plant, image: Path, work: Path, commands: Commands) -> None:
     """Make an image with the blocks placed that it uses, or, where that can't be had, without.
 
-    plant is build.py's, commands are what the image is made for. On the way there is an image of
+    plant is build.py's, commands are what the image is made for. On the way there are images of
     a gigabyte for a moment. Raises CalledProcessError if no image can be made at all.
     """
     for _ in range(_TRIES):
         try:
-            blocks, hot = _hot_blocks(plant, work, commands)
+            place = Placement(plant, work, commands)
+            done = place.find() and place.refine()
         except subprocess.CalledProcessError as e:
             print(f"blocks aren't placed: {e}", file=sys.stderr)
             break
         finally:
             (work / "profile").unlink(missing_ok=True)
-        record = work / "blocks"
-        plant(image, numbers=_write(work / "hot", hot), record=record)
-        if hot and _same_order(blocks, _read(record)):
+        if done and place.plant_image(image):
             return
     else:
         print("blocks aren't placed: allocations differ from run to run", file=sys.stderr)
     plant(image)
 
 
-def _hot_blocks(plant: Plant, work: Path, commands: Commands) -> tuple[array[int], set[int]]:
-    """Return all blocks, as they were recorded, and the numbers of those that are used."""
-    profile, record = work / "profile", work / "blocks"
-    tell = _HERE / "profile.py"
-    plant(profile, tell, record=record)
-    blocks = _read(record)
-    near = _in_pages(blocks, _used(profile, work, commands))
-    candidates = _write(work / "candidates", near)
-    plant(profile, tell, numbers=candidates, granule=_PAGE, record=record)
-    spread = _read(record)
-    if not _same_order(blocks, spread):
-        return blocks, set()
-    hot = _in_pages(spread, _used(profile, work, commands)) & near
-    # Of a large block, such as the table of interned strings, only some pages are used.
-    return spread, {n for n in hot if spread[2 * n + 1] <= _LARGEST}
+class Placement:
+    """Which blocks to place: the first, and, when those lie where they will, the second.
+
+    Where the first lie decides which types' attributes CPython finds in its cache (it is indexed by
+    the addresses of names), and so which others are looked at.
+    """
+
+    def __init__(self, plant: Plant, work: Path, commands: Commands) -> None:
+        self._plant, self._work, self._commands = plant, work, commands
+        self._first: Path | None = None
+        self._second: Path | None = None
+        self._blocks = array("Q")
+
+    def find(self) -> bool:
+        """Find the first; False if allocations differ from run to run."""
+        self._blocks = self._profile()
+        self._first = self._used_blocks("first")
+        return self._first is not None
+
+    def refine(self) -> bool:
+        """Find the second."""
+        self._blocks = self._profile()
+        self._second = self._used_blocks("second")
+        return self._second is not None
+
+    def plant_image(self, image: Path) -> bool:
+        """Make the image; False if its blocks aren't those that were found."""
+        record = self._work / "blocks"
+        self._plant(image, first=self._first, second=self._second, record=record)
+        return _same_order(self._blocks, _read(record))
+
+    def _profile(self, candidates: Path | None = None) -> array[int]:
+        """Make an image that tells which of its pages are used; returns its blocks."""
+        record = self._work / "blocks"
+        self._plant(
+            self._work / "profile",
+            _HERE / "profile.py",
+            first=self._first,
+            second=candidates,
+            far=candidates is not None,
+            record=record,
+        )
+        return _read(record)
+
+    def _used_blocks(self, name: str) -> Path | None:
+        """Return the file of those blocks, not placed so far, which the last profile uses."""
+        near = _in_pages(self._blocks, self._used())
+        if self._first is not None:
+            near -= set(_read_numbers(self._first))
+        spread = self._profile(_write(self._work / "candidates", near, self._blocks))
+        if not _same_order(self._blocks, spread):
+            return None
+        hot = _in_pages(spread, self._used()) & near
+        # Of a large block, such as the table of interned strings, only some pages are used.
+        hot = {n for n in hot if spread[2 * n + 1] <= _LARGEST}
+        return _write(self._work / name, hot, spread)
+
+    def _used(self) -> set[int]:
+        return _used(self._work / "profile", self._work, self._commands)
 
 
 def _same_order(one: array[int], other: array[int]) -> bool:
@@ -78,8 +122,16 @@ def _read(path: Path) -> array[int]:
     return numbers
 
 
-def _write(path: Path, numbers: set[int]) -> Path:
-    path.write_bytes(array("I", sorted(numbers)).tobytes())
+def _read_numbers(path: Path) -> array[int]:
+    numbers = array("I")
+    numbers.frombytes(path.read_bytes())
+    return numbers[1:]
+
+
+def _write(path: Path, numbers: set[int], blocks: array[int]) -> Path:
+    """Write a file as place.h has it; blocks has their sizes."""
+    size = sum(max(blocks[2 * n + 1], 1) + _GRANULE - 1 & -_GRANULE for n in numbers)
+    path.write_bytes(array("I", [size, *sorted(numbers)]).tobytes())
     return path
 
 
