@@ -106,7 +106,7 @@ def mount_sources(paths: CgroupPaths, layout: Layout) -> tuple[CgroupMount, ...]
         source = paths.v1.get(hierarchy.keys[0])
         if source is not None:
             controllers = hierarchy.controllers
-            name = posixpath.basename(hierarchy.mountpoint)
+            name = hierarchy.mountpoint.rpartition("/")[2]
             links = () if controllers == (name,) else tuple(c for c in controllers if c != name)
             options = ",".join(controllers) or f"none,name={hierarchy.name}"
             sources.append(CgroupMount(name, source, controllers, links, options))

@@ -38,7 +38,7 @@ def missing(paths: CgroupPaths, layout: Layout) -> tuple[str, ...]:
         directory = leaf
         while directory not in there and directory not in found and not os.path.isdir(directory):
             chain.append(directory)
-            directory = dirname(directory)
+            directory = directory.rpartition("/")[0] or "/"
         found.update(dict.fromkeys(reversed(chain)))
     return tuple(found)
 

@@ -132,12 +132,9 @@ class StubList:
         self, number: int, *args: Argument, text: str = "", flags: Flag = Flag.NONE
     ) -> None:
         """Add a system call; bytes are placed and passed by address; text precedes its error."""
-        # All 64 bits, as a signed number.
-        values = [
-            self.place(a) if isinstance(a, bytes) else a if a < _SIGN else a - 2 * _SIGN
-            for a in args
-        ]
-        self._add(_Kind.SYSCALL, flags, number, values, text)
+        if bytes in map(type, args):
+            args = tuple(self.place(a) if isinstance(a, bytes) else a for a in args)
+        self._add(_Kind.SYSCALL, flags, number, args, text)
 
     def for_each_bit(self, number: int, first: int, mask: int, text: str) -> None:
         """Add a system call that is made for each bit of a mask: its second argument is the bit."""
@@ -212,13 +209,21 @@ class StubList:
         ]
         self._add(_Kind.HOOK, Flag.NONE, self.place(_FILES.pack(*files)), values, text)
 
-    def _add(self, kind: _Kind, flags: Flag, number: int, args: list[int], text: str) -> None:
+    def _add(
+        self, kind: _Kind, flags: Flag, number: int, args: Sequence[Argument], text: str
+    ) -> None:
         if text:
             words = text.encode()
             text_at = self.place(words), len(words)
         else:
             text_at = 0, 0
-        self._ops += _OP.pack(kind, flags, number, *args, *_UNUSED[len(args) :], *text_at)
+        unused = _UNUSED[len(args) :]
+        try:
+            self._ops += _OP.pack(kind, flags, number, *args, *unused, *text_at)
+        except struct.error:
+            # All 64 bits of a register, as a signed number.
+            args = [int(a) - 2 * _SIGN if int(a) >= _SIGN else a for a in args]
+            self._ops += _OP.pack(kind, flags, number, *args, *unused, *text_at)
 
     def encode(self) -> bytes:
         """Return the file that the stub maps."""

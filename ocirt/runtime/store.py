@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
 from ocirt.errors import ContainerNotFoundError, OcirtError, StateConflictError
@@ -67,6 +68,7 @@ class Record:
 
 
 _FIELDS = tuple(f.name for f in fields(Record))
+_all_fields = attrgetter(*_FIELDS)
 
 
 def check_id(container_id: str) -> None:
@@ -210,7 +212,7 @@ class Entry:
 
     def write_record(self, record: Record) -> None:
         """Replace state.json."""
-        document = {"format": FORMAT, **{name: getattr(record, name) for name in _FIELDS}}
+        document = {"format": FORMAT, **dict(zip(_FIELDS, _all_fields(record), strict=True))}
         self._replace(STATE, json.dumps(document).encode())
 
     def read_record(self) -> Record | None:

@@ -20,17 +20,16 @@ from ocirt.spec.checks import JsonSchemaValueException
 '''
 
 # Most of a document are lists of strings: one look at each is enough where they are all right.
-_STRINGS = "validate___definitions_defs_json_definitions_strings"
-_QUICK_STRINGS = f"""
+_STRINGS = "validate___definitions_defs_json_definitions_{name}"
+_QUICK_STRINGS = """
 
-_look_closer = {_STRINGS}
-_ONLY_STRINGS = {{str}}
+_look_closer_at_{name} = {function}
 
 
-def {_STRINGS}(data, *more):
-    if type(data) is list and _ONLY_STRINGS.issuperset(map(type, data)):
+def {function}(data, *more):
+    if type(data) is list and data and set(map(type, data)) == _ONLY_STRINGS:
         return data
-    return _look_closer(data, *more)
+    return _look_closer_at_{name}(data, *more)
 """
 
 
@@ -43,7 +42,11 @@ def code(kind: Kind) -> str:
     text = re.sub(r"^from fastjsonschema import .*$", "", text, flags=re.MULTILINE)
     # Our loader makes no Decimal; importing it would cost more than all checks.
     text = text.replace("from decimal import Decimal\n", "Decimal = float\n")
-    text += _QUICK_STRINGS if f"def {_STRINGS}(" in text else ""
+    text += "\n\n_ONLY_STRINGS = {str}\n"
+    for name in ("strings", "somestrings"):
+        function = _STRINGS.format(name=name)
+        if f"def {function}(" in text:
+            text += _QUICK_STRINGS.format(name=name, function=function)
     # The name of the entry function comes from the schema's URI.
     entries = re.findall(r"^def (validate\w*)\(", text, flags=re.MULTILINE)
     return (
