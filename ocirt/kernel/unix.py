@@ -7,6 +7,7 @@ is named through its directory's descriptor.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import socket
@@ -14,6 +15,15 @@ import socket
 
 def _address(dirfd: int, name: str) -> str:
     return f"/proc/self/fd/{dirfd}/{name}"
+
+
+def pair(kind: int) -> tuple[int, int]:
+    """Return two connected descriptors, close-on-exec (socketpair(2)); kind is SOCK_STREAM ...
+
+    Without the objects of socket.socketpair(), which ask the kernel what they are.
+    """
+    one, other = _socket.socketpair(socket.AF_UNIX, kind)
+    return one.detach(), other.detach()
 
 
 def bind_in(dirfd: int, name: str) -> socket.socket:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from ocirt.kernel.unix import pair
+
 _LONGEST = 1 << 16
 
 
@@ -62,8 +64,8 @@ class Channel:
     @staticmethod
     def pair() -> tuple[Channel, Channel]:
         """Return the runtime's end and the children's."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        return Channel(ours.detach()), Channel(theirs.detach())
+        ours, theirs = pair(socket.SOCK_SEQPACKET)
+        return Channel(ours), Channel(theirs)
 
     def send(self, news: News, **data: Any) -> None:
         """Send a message. Raises BrokenPipeError when nobody is there (SIGPIPE is ignored)."""

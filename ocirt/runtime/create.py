@@ -7,11 +7,12 @@ import datetime
 import logging
 import os
 import signal
+import socket
 from dataclasses import dataclass
 
 from ocirt.errors import OcirtError
 from ocirt.kernel.files import real_path, write_all
-from ocirt.kernel.unix import bind_in
+from ocirt.kernel.unix import bind_in, pair
 from ocirt.parts.netdevices import give_back
 from ocirt.parts.step import Context, Side, Undo, UndoKind
 from ocirt.plan.host import Options
@@ -57,38 +58,45 @@ class CreateOptions:
     trace: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A container that was created: its directory, still locked, and what is in its state.json.
+
+    console is the socket on which run finds the terminal's master, -1 without one.
+    """
+
+    entry: Entry
+    record: Record
+    console: int
+
+
 def create(store: Store, container_id: str, options: CreateOptions) -> None:
     """Create a container. Raises OcirtError, and then nothing is left of it."""
-    entry = create_entry(store, container_id, options)
-    entry.close()
+    create_locked(store, container_id, options).entry.close()
 
 
-def create_entry(
-    store: Store, container_id: str, options: CreateOptions, console: int = -1
-) -> Entry:
-    """Create a container and return its directory, still locked.
-
-    console is run's: the socket that gets the terminal's master, if config.json wants one.
-    """
+def create_locked(
+    store: Store, container_id: str, options: CreateOptions, *, foreground: bool = False
+) -> Created:
+    """Create a container, and keep others from it; foreground is run's. As create()."""
     check_options(options)
     bundle = real_path(options.bundle)
     config, text = load(bundle, options.config)
-    check_console(
-        terminal=config.process is not None and config.process.terminal,
-        console_socket=options.console_socket,
-        detach=console < 0,
-    )
+    terminal = config.process is not None and config.process.terminal
+    check_console(terminal=terminal, console_socket=options.console_socket, detach=not foreground)
     protect_executable(config)
     config = with_listen_fds(config, options.listen_fds, options.listen_names)
     if options.notify_socket:
         config = with_notify_socket(config, os.path.join(store.root, container_id))
-    plan = make_plan(config, container_id, bundle, options, foreground=console >= 0)
+    plan = make_plan(config, container_id, bundle, options, foreground=foreground)
     for warning in plan.warnings:
         _log.warning(warning)
     entry = store.reserve(container_id)
     record = _record(entry, config, bundle, options)
     execution = _execution(entry, config, record)
-    execution.context.console = console
+    console = -1
+    if terminal and foreground:
+        console, execution.context.console = pair(socket.SOCK_STREAM)
     try:
         _create(entry, execution, text, plan, record, options)
     except BaseException as e:
@@ -96,10 +104,12 @@ def create_entry(
         _end_child(execution.context)
         stopped = execution.context.hooks_ran or "/hooks/" in getattr(e, "pointer", "")
         _take_back(entry, record, config if stopped else None)
+        if console >= 0:
+            os.close(console)
         raise
     finally:
         _close(execution)
-    return entry
+    return Created(entry, record, console)
 
 
 def load(bundle: str, name: str) -> tuple[Config, bytes]:

@@ -51,15 +51,15 @@ def process_of(config: Config, options: ExecOptions) -> Process:
     What is odd about a file is logged. Raises OcirtError, with the findings for one that isn't
     valid.
     """
-    own = config.process or Process(cwd="/")
+    process = config.process or Process(cwd="/")
+    args, terminal, size = options.args, False, None
     if options.process_file is not None:
         described, warnings = read_process(options.process_file)
         for warning in warnings:
             _log.warning("%s: %s", options.process_file, warning)
-        process = _like(described, own)
-    else:
-        process = replace(own, args=options.args, terminal=False, console_size=None)
-    if not process.args:
+        process = _like(described, process)
+        args, terminal, size = process.args, process.terminal, process.console_size
+    if not args:
         raise OcirtError("/args: is missing: which program?")
     for entry in options.env:
         if entry.find("=") < 1:
@@ -68,10 +68,13 @@ def process_of(config: Config, options: ExecOptions) -> Process:
     if options.user is not None:
         uid, gid = options.user
         user = replace(user, uid=uid, gid=user.gid if gid is None else gid)
-    user = replace(user, additional_gids=(*user.additional_gids, *options.additional_gids))
+    if options.additional_gids:
+        user = replace(user, additional_gids=(*user.additional_gids, *options.additional_gids))
     return replace(
         process,
-        terminal=process.terminal or options.tty,
+        args=args,
+        terminal=terminal or options.tty,
+        console_size=size,
         cwd=process.cwd if options.cwd is None else options.cwd,
         env=(*process.env, *options.env),
         user=user,

@@ -7,13 +7,12 @@ import socket
 
 import prctl
 
-from ocirt.errors import OcirtError
 from ocirt.parts.terminal import receive_master
-from ocirt.runtime.create import CreateOptions, check_options, create_entry
+from ocirt.runtime.create import Created, CreateOptions, check_options, create_locked
 from ocirt.runtime.foreground import HeldSignals, prepare_terminal, wait_for
 from ocirt.runtime.notify import listen
 from ocirt.runtime.start import start_entry, wait_until_ready
-from ocirt.runtime.store import Entry, Store
+from ocirt.runtime.store import Store
 from ocirt.runtime.takedown import destroy
 
 
@@ -32,41 +31,31 @@ def run(
     subreaper makes this process the parent of what the container's init leaves. Raises OcirtError.
     """
     check_options(options)
-    if detach:
-        entry = create_entry(store, container_id, options)
-        return _carry(entry, None, options.notify_socket, keep=keep)
-    if subreaper:
+    if subreaper and not detach:
         prctl.set_child_subreaper(1)
-    # Where the terminal comes from, if config.json wants one.
-    console, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    entry = create_entry(store, container_id, options, theirs.detach())
-    with console:
-        return _carry(entry, console, options.notify_socket, keep=keep)
+    created = create_locked(store, container_id, options, foreground=not detach)
+    return _carry(created, options.notify_socket, detach=detach, keep=keep)
 
 
-def _carry(
-    entry: Entry, console: socket.socket | None, notify_socket: str | None, *, keep: bool
-) -> int:
-    """Take a created container through its life; whatever ends a run ends its container.
-
-    console is where its terminal comes from, None if nobody waits for the end.
-    """
+def _carry(created: Created, notify_socket: str | None, *, detach: bool, keep: bool) -> int:
+    """Take a created container through its life; whatever ends a run ends its container."""
+    entry, record = created.entry, created.record
+    terminal = -1
     try:
-        terminal = -1 if console is None else receive_master(console)
-        if terminal >= 0:
-            prepare_terminal(terminal)
-        record = entry.read_record()
-        if record is None:
-            raise OcirtError(f"container {entry.id} vanished while it was being created")
+        if created.console >= 0:
+            with socket.socket(fileno=created.console) as console:
+                terminal = receive_master(console)
+            if terminal >= 0:
+                prepare_terminal(terminal)
         notify = listen(entry, notify_socket)
-        if console is None:
-            start_entry(entry)
+        if detach:
+            start_entry(entry, record)
             entry.unlock()
             if notify is not None:
                 wait_until_ready(entry, notify)
             return 0
         with HeldSignals():
-            start_entry(entry)
+            start_entry(entry, record)
             entry.unlock()
             status = wait_for(record.init_pid, terminal, notify)
         if not keep:

@@ -28,7 +28,7 @@ def start(store: Store, container_id: str, notify_socket: str | None = None) -> 
     """
     with store.locked(container_id) as entry:
         notify = listen(entry, notify_socket)
-        start_entry(entry)
+        start_entry(entry, entry.read_record())
         if notify is not None:
             entry.unlock()
             wait_until_ready(entry, notify)
@@ -43,9 +43,8 @@ def wait_until_ready(entry: Entry, notify: Notify) -> None:
             notify.wait(process)
 
 
-def start_entry(entry: Entry) -> None:
-    """Start the container of a locked directory."""
-    record = entry.read_record()
+def start_entry(entry: Entry, record: Record | None) -> None:
+    """Start the container of a locked directory, whose record is what state.json says."""
     # That the stub answers is what "created" means.
     waiting = record is not None and record.complete
     channel = connect_in(entry.fd, SOCKET) if waiting else None

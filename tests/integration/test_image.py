@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from tests.harness import Container
 
 SEED = Path(__file__).parent.parent.parent / "build/image/seed"
 LIMIT_SECONDS = 60
+HUGE = 2 << 20
 
 
 @pytest.fixture
@@ -38,8 +41,8 @@ def test_a_build_for_this_cpu_would_be_noticed(image: Path, tmp_path: Path) -> N
     script = tmp_path / "seed.py"
     script.write_text("def entry(argv, environ, ignored):\n    return 0\n")
     library = os.path.dirname(os.__file__)
-    placing = ("", "", "16", "")
-    command = [str(SEED), str(tmp_path / "image"), "/nowhere", "1", str(script), *placing, library]
+    nothing = ("", "", "", "", "")  # more to run, blocks to place
+    command = [str(SEED), str(tmp_path / "image"), "/nowhere", "1", str(script), *nothing, library]
     subprocess.run(command, check=True, timeout=LIMIT_SECONDS, stdin=subprocess.DEVNULL)
     assert chosen_for_this_cpu(tmp_path / "image", SEED)
 
@@ -57,6 +60,32 @@ def test_blocks_are_placed(image: Path) -> None:
     data = image.read_bytes()[content[0] :]
     pages = [data[at : at + 4096] for at in range(0, content[3], 4096)]
     assert sum(page.strip(b"\0") != b"" for page in pages) > 200
+
+
+def test_its_file_is_asked_for_in_huge_pages(
+    image: Path, container: Container, directory: Path
+) -> None:
+    """Code and constants; what is hardly used isn't."""
+    container.command("/bin/sleep", "100000")
+    container.bundle.save()
+    runtime, pid_file = container.runtime, directory / "pid"
+    place = ("--bundle", str(container.bundle.directory), "--pid-file", str(pid_file))
+    argv = [str(image), "--root", str(runtime.root), "run", *place, container.id]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        while not pid_file.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        container.wait_for("running")
+        maps = Path(f"/proc/{process.pid}/smaps").read_text()
+        container.kill("KILL")
+        process.wait(LIMIT_SECONDS)
+    found = re.findall(
+        r"^([0-9a-f]+)-([0-9a-f]+) (r-xp|r--p) .*/(?:.*\n)*?VmFlags:(.*)$", maps, re.MULTILINE
+    )
+    mapped = {(mode, "hg" in flags): int(to, 16) - int(at, 16) for at, to, mode, flags in found}
+    assert ("r-xp", False) in mapped, "code that is hardly used"
+    assert mapped["r-xp", True] % HUGE == 0
+    assert mapped["r--p", True] % HUGE == 0
 
 
 def invalid(container: Container) -> str:
