@@ -97,6 +97,8 @@ def _bundle(folder: Path, name: str, *arguments: str, **linux: Any) -> str:
             (rootfs / place).mkdir(parents=True)
         compiler = ["gcc", "-O1", "-static", "-xc", "-o", str(rootfs / "true"), "-"]
         subprocess.run(compiler, input=_PROGRAM, text=True, check=True)
+        (rootfs / "etc").mkdir()
+        (rootfs / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     config: dict[str, Any] = default_config(rootless=False)
     config["root"]["path"] = str(rootfs)
     config["process"]["args"] = ["/true", *arguments]

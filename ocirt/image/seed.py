@@ -12,9 +12,11 @@ import dataclasses
 import gc
 import importlib
 import json
+import logging
 import os
 import pkgutil
 import sys
+import threading
 import types
 from typing import Any
 
@@ -135,8 +137,8 @@ def _import_everything() -> None:
     importlib.import_module("ocirt.image.entry")
 
 
-def _rehearse() -> None:
-    """Run the commands of rehearsal.py so often that CPython has specialised their code.
+def _rehearse(commands: list[list[str]], rounds: int) -> None:
+    """Run commands of rehearsal.py; so often that CPython has specialised their code.
 
     It also fills caches (attributes of types, versions of dictionaries): what is written now
     needn't be written, and its page copied, in every process.
@@ -145,12 +147,19 @@ def _rehearse() -> None:
     start = sys.modules["ocirt.cli.start"]
     # No command may leave for plain Python: this very process is going to be saved.
     launcher, start.PLAIN_LAUNCHER = start.PLAIN_LAUNCHER, None  # type: ignore[attr-defined]
-    commands = json.loads(os.environ["OCIRT_REHEARSAL"])
-    for _ in range(_ROUNDS):
+    logger = logging.getLogger("ocirt")
+    handlers = logger.handlers
+    for _ in range(rounds):
         for words in commands:
             if status := entry(["ocirt", *words], {b"PATH": b"/bin"}, 0):
                 print("rehearsal:", *words, "ended with", status, file=sys.stderr)
     start.PLAIN_LAUNCHER = launcher  # type: ignore[attr-defined]
+    # What the last command left would be freed by the first of each process, from pages of its own.
+    logger.handlers = handlers
+    for words in (sys.argv, sys.orig_argv):
+        words.clear()
+    os.environ.clear()
+    threading.main_thread()._native_id = None  # type: ignore[attr-defined]
     _reap()
 
 
@@ -177,9 +186,12 @@ _fill_gaps()
 _fast_json()
 _quick_dataclasses()
 _import_everything()
-# What the rehearsal allocates depends on how long things take: it can't be told by its number.
+commands = json.loads(os.environ["OCIRT_REHEARSAL"])
+# A plan is the same every time, and what it leaves in our caches is used by all that make one.
+_rehearse([words for words in commands if "plan" in words], 1)
+# What containers make us allocate depends on how long things take: it can't be told by its number.
 _image.stop_placing()
-_rehearse()
+_rehearse(commands, _ROUNDS)
 _forget_the_build()
 
 entry = sys.modules["ocirt.image.entry"].entry
