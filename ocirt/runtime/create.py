@@ -87,7 +87,7 @@ def create_locked(
     protect_executable(config)
     config = with_listen_fds(config, options.listen_fds, options.listen_names)
     if options.notify_socket:
-        config = with_notify_socket(config, os.path.join(store.root, container_id))
+        config = with_notify_socket(config, f"{store.root}/{container_id}")
     plan = make_plan(config, container_id, bundle, options, foreground=foreground)
     for warning in plan.warnings:
         _log.warning(warning)

@@ -90,7 +90,7 @@ def list_containers(store: Store) -> list[dict[str, object]]:
     for container_id in store.ids():
         try:
             document = state(store, container_id)
-            owner = os.stat(os.path.join(store.root, container_id)).st_uid
+            owner = os.stat(f"{store.root}/{container_id}").st_uid
         except ContainerNotFoundError:
             continue  # deleted meanwhile
         except (OcirtError, OSError) as e:

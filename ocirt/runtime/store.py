@@ -94,7 +94,7 @@ class Store:
         """
         check_id(container_id)
         os.makedirs(self.root, mode=0o711, exist_ok=True)
-        path = os.path.join(self.root, container_id)
+        path = f"{self.root}/{container_id}"
         while True:
             try:
                 os.mkdir(path, 0o700)
@@ -113,7 +113,7 @@ class Store:
     def open(self, container_id: str) -> Entry:
         """Open an existing container's directory, unlocked. Raises ContainerNotFoundError."""
         check_id(container_id)
-        path = os.path.join(self.root, container_id)
+        path = f"{self.root}/{container_id}"
         try:
             return Entry(container_id, path, _open_directory(path))
         except (FileNotFoundError, NotADirectoryError):
