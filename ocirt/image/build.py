@@ -22,6 +22,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from ocirt.image.check import check
@@ -31,6 +32,7 @@ from ocirt.image.rehearsal import Commands, prepare
 _HERE = Path(__file__).parent
 _PACKAGE = _HERE.parent
 _CANNOT = 3
+_LISTS = 3  # of blocks (place.h)
 
 # The built-in modules that ocirt and what it imports of the standard library use; those which this
 # version of Python doesn't have are left out. No pwd and grp: without NSS they couldn't work.
@@ -308,15 +310,18 @@ class Planter:
         target: Path,
         after: Path | None = None,
         *,
-        first: Path | None = None,
-        second: Path | None = None,
-        far: bool = False,
+        lists: Sequence[Path] = (),
+        far: Path | None = None,
         record: Path | None = None,
     ) -> None:
         """Make an image that has run seed.py and after; the rest is as in place.h."""
         before, words = self._first
         programs = [str(_HERE / "seed.py"), str(after or "")]
-        placing = [str(first or ""), str(second or ""), "far" if far else "", str(record or "")]
+        paths = [*map(str, lists)]
+        paths += [""] * (_LISTS - len(paths))
+        if far:
+            paths[-1] = str(far)
+        placing = [*paths, "far" if far else "", str(record or "")]
         tunables = ",".join(f"-{name}" for name in _BASELINE)
         subprocess.run(
             [*before, str(target), *words, *programs, *placing, *self._search],

@@ -225,13 +225,12 @@ def _choices(program: Path) -> list[int]:
 
 
 def _offset(content: bytes, address: int) -> int:
-    """Return where in an image the byte of an address is (elf(5), program headers).
-
-    The front (layout.ld) is empty in the file; its content is the last segment.
-    """
+    """Return where in an ELF file the byte of an address is (elf(5), program headers)."""
     table, size, count = struct.unpack_from("<Q14xHH", content, 32)
-    headers = [struct.unpack_from("<IIQQQQQ", content, table + i * size) for i in range(count)]
-    for kind, _, offset, start, _, length, room in headers:
-        if kind == 1 and start <= address < start + room:
-            return int((offset if length else headers[-1][2]) + address - start)
+    for index in range(count):
+        kind, _, offset, start, _, length = struct.unpack_from(
+            "<IIQQQQ", content, table + index * size
+        )
+        if kind == 1 and start <= address < start + length:
+            return int(offset + address - start)
     raise ValueError(f"no segment has {address:#x}")

@@ -123,7 +123,7 @@ extern char code_from[], front_from[], region_to[];
 extern const char __ehdr_start[]; /* the linker's: the first byte of the executable */
 #define FRONT ((unsigned long)front_from)
 
-/* What the seed leaves for the image. Not in the front: it is read before that has its content. */
+/* What the seed leaves for the image. Not in the front, which is replaced while this is read. */
 static struct {
     unsigned long thread;  /* the FS base: glibc's thread structure, in the heap */
     int *tid;              /* where glibc keeps the thread's id */
@@ -131,27 +131,49 @@ static struct {
     size_t robust_size;
     PyObject *entry;       /* what to call: entry(argv, environ, ignored) */
     const char *plain;     /* the launcher of plain Python */
-    size_t room, huge;     /* of the front, if it has to be copied */
+    size_t content, huge;  /* of the front: what isn't zero, and what may be huge pages */
     unsigned long data, data_end, heap, heap_end; /* set if page faults are to tell what is used */
     unsigned char full[LARGEST_COPY / PAGE / 8]; /* a bit for each page of it that isn't zero */
 } saved __attribute__((section(".back")));
 
 /* ---- The image's start. ---- */
 
+/* Tell whether a command uses most of the front, not a part of it. Only its speed depends on it. */
+static int is_long(char **argv)
+{
+    static const char *const words[] = { "create", "run", "exec" };
+    for (; *argv; argv++)
+        for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+            /* Not strcmp(3), whose address is part of the front. */
+            const char *a = *argv, *b = words[i];
+            while (*a && *a == *b)
+                a++, b++;
+            if (*a == *b)
+                return 1;
+        }
+    return 0;
+}
+
 /*
- * Give the front its content. One fault for a huge page, where the kernel has one to spare, costs as
- * much as some fifty for small ones. Not with memcpy(3), whose address is part of the content.
+ * Copy the front into memory of its own, instead of page by page when each is written to. One fault
+ * for a huge page, where the kernel has one to spare, costs as much as some hundred for small ones.
+ * The content is mapped a second time, at PLACE_FAR, one page further on (add_front).
  */
 static void copy_front(void)
 {
+    unsigned long copied = saved.content < saved.huge ? saved.content : saved.huge;
+
+    RAW(madvise, PLACE_FAR, PLACE_UP(saved.content + PAGE), MADV_HUGEPAGE, 0);
+    if (raw(__NR_mmap, (long)FRONT, (long)saved.huge, PROT_READ | PROT_WRITE,
+            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != (long)FRONT)
+        return;
     RAW(madvise, FRONT, saved.huge, MADV_HUGEPAGE, 0);
-    RAW(madvise, PLACE_FAR, saved.room, MADV_HUGEPAGE, 0);
-    for (unsigned long at = 0; at < saved.room; at += PAGE)
+    for (unsigned long at = 0; at < copied; at += PAGE)
         if (saved.full[at / PAGE / 8] & 1 << at / PAGE % 8) {
-            unsigned long to = FRONT + at, from = PLACE_FAR + at, words = PAGE / 8;
+            unsigned long to = FRONT + at, from = PLACE_FAR + PAGE + at, words = PAGE / 8;
             __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
         }
-    RAW(munmap, PLACE_FAR, saved.room, 0, 0);
+    RAW(munmap, PLACE_FAR, PLACE_UP(saved.content + PAGE), 0, 0);
 }
 
 /* Have the kernel read and map just the pages that are used, for profile.py. */
@@ -272,10 +294,10 @@ __attribute__((used)) void image_start(long *stack)
 
     while (*end)
         end++;
-    if (saved.room)
-        copy_front();
-    else
+    if (!saved.content)
         map_only_what_is_used();
+    else if (is_long(argv))
+        copy_front();
     RAW(arch_prctl, ARCH_SET_FS, (long)saved.thread, 0, 0);
     refresh_auxv((Elf64_auxv_t *)(end + 1));
     refresh_thread();
@@ -369,8 +391,10 @@ static void check(PyStatus status)
         Py_ExitStatusException(status);
 }
 
-/* AFTER: another program to run; FAR: anything if second blocks are far. "" for none of it. */
-enum argument { OUTPUT = 1, PLAIN, HASH_SEED, SEED_PY, AFTER, FIRST, SECOND, FAR, RECORD, SEARCH_PATH };
+/* AFTER: another program to run; FAR: anything if the last list is far. "" for none of it. */
+enum argument {
+    OUTPUT = 1, PLAIN, HASH_SEED, SEED_PY, AFTER, LISTS, FAR = LISTS + PLACE_LISTS, RECORD, SEARCH_PATH
+};
 
 /* With a page for each block, the question is which pages are copied when they are used. */
 static int spread(char **argv)
@@ -393,7 +417,7 @@ static void start_python(int argc, char **argv)
     PyPreConfig_InitIsolatedConfig(&pre);
     pre.utf8_mode = 1; /* file names and arguments are UTF-8 whatever the locale of the build */
     check(Py_PreInitialize(&pre));
-    place_start(argv[FIRST], argv[SECOND], argv[RECORD], spread(argv));
+    place_start(argv + LISTS, argv[RECORD], spread(argv));
     PyConfig_InitIsolatedConfig(&config);
     config.use_hash_seed = 1;
     config.hash_seed = strtoul(argv[HASH_SEED], NULL, 10);
@@ -587,20 +611,23 @@ static off_t put_huge(int fd, unsigned long from, unsigned long to, off_t offset
     return offset;
 }
 
-/* Note which pages of the front have to be copied: before the data, with the notes, is saved. */
+/* Note which pages of the front have content: before the data, with the notes, is saved. */
 static void look_at_front(unsigned long placed_to)
 {
-    saved.room = PLACE_UP((unsigned long)place_take(0)) - FRONT;
+    unsigned long room = (unsigned long)place_take(0) - FRONT;
+
     saved.huge = PLACE_DOWN(placed_to - FRONT + FRESH);
     if (!saved.huge)
         saved.huge = PLACE_ALIGNMENT;
-    if (saved.room > LARGEST_COPY) {
-        fprintf(stderr, "image: %lu bytes of placed blocks\n", (unsigned long)saved.room);
+    if (room > LARGEST_COPY) {
+        fprintf(stderr, "image: %lu bytes of placed blocks\n", room);
         exit(1);
     }
-    for (unsigned long at = 0; at < saved.room; at += PAGE)
-        if (memcmp((void *)(FRONT + at), zero, PAGE))
+    for (unsigned long at = 0; at < room; at += PAGE)
+        if (memcmp((void *)(FRONT + at), zero, PAGE)) {
             saved.full[at / PAGE / 8] |= (unsigned char)(1 << at / PAGE % 8);
+            saved.content = at + PAGE;
+        }
 }
 
 /* The image's file, while it is written. */
@@ -623,23 +650,22 @@ static void add(unsigned long from, unsigned long to)
     out.end += (off_t)p->p_filesz;
 }
 
-/* Add the front: as a huge page to be, without content, which is elsewhere for copy_front. */
-static void add_front(void)
+/*
+ * Add the front, and return its content's second mapping, for copy_front. Of that the page cache may
+ * have huge pages; the front itself is one page off, so that they don't fit: who uses a little of it
+ * shall get little of it.
+ */
+static Elf64_Phdr add_front(unsigned long room_to)
 {
-    Elf64_Phdr *front = &out.segments[out.count++];
+    off_t begin = (off_t)PLACE_UP((unsigned long)out.end);
+    Elf64_Phdr front = segment(FRONT, room_to, begin + (off_t)PAGE);
+    Elf64_Phdr again = segment(PLACE_FAR, PLACE_FAR + PLACE_UP(saved.content + PAGE), begin);
 
-    *front = segment(FRONT, FRONT + saved.room, out.end);
-    front->p_filesz = 0;
-}
-
-static void add_content_of_front(void)
-{
-    Elf64_Phdr *content = &out.segments[out.count++];
-
-    out.end = (off_t)PLACE_UP((unsigned long)out.end);
-    *content = segment(PLACE_FAR, PLACE_FAR + saved.room, out.end);
-    content->p_flags = PF_R;
-    out.end = put_huge(out.fd, FRONT, FRONT + saved.room, out.end);
+    front.p_filesz = saved.content;
+    again.p_flags = PF_R;
+    out.segments[out.count++] = front;
+    out.end = put_huge(out.fd, FRONT - PAGE, FRONT + saved.content, begin);
+    return again;
 }
 
 /*
@@ -675,6 +701,7 @@ static void dump(const char *path)
     const Elf64_Ehdr *seed = (const Elf64_Ehdr *)__ehdr_start;
     const Elf64_Phdr *old = (const Elf64_Phdr *)(__ehdr_start + seed->e_phoff);
     Elf64_Ehdr header = *seed;
+    Elf64_Phdr again;
     unsigned long data_from = 0, data_to = 0, heap_from;
 
     out.fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
@@ -697,17 +724,17 @@ static void dump(const char *path)
     saved.data_end = data_to;
     saved.heap = heap_from;
     saved.heap_end = PAGE_UP((unsigned long)sbrk(0));
-    if (saved.room) {
+    if (saved.content) {
         add(data_from, FRONT);
-        add_front();
+        again = add_front(PAGE_UP((unsigned long)place_take(0)));
         add((unsigned long)region_to, data_to);
     } else {
         add(data_from, data_to);
     }
     /* Without address randomisation the heap follows the data; otherwise there is a gap. */
     add(heap_from, saved.heap_end);
-    if (saved.room)
-        add_content_of_front();
+    if (saved.content)
+        out.segments[out.count++] = again;
     else
         add(PLACE_FAR, PAGE_UP((unsigned long)place_far_end()));
 
@@ -727,7 +754,7 @@ int main(int argc, char **argv)
 {
     if (argc <= SEARCH_PATH) {
         fprintf(stderr,
-                "usage: %s OUTPUT PLAIN HASH_SEED SEED.PY AFTER.PY FIRST SECOND FAR RECORD"
+                "usage: %s OUTPUT PLAIN HASH_SEED SEED.PY AFTER.PY LIST LIST LIST FAR RECORD"
                 " SEARCH_PATH...\n",
                 argv[0]);
         return 2;

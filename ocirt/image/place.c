@@ -20,7 +20,7 @@ static struct list {
     size_t mapped, count, at;
     char *from, *next, *to;
     size_t granule;
-} lists[2];
+} lists[PLACE_LISTS];
 
 static char *taken;      /* the end of the region's part that is used */
 static uint32_t number;  /* of the next block */
@@ -42,7 +42,7 @@ static void *reserve(unsigned long where, size_t size)
 /* Return the list in whose place a block lies; NULL if it isn't placed. */
 static const struct list *placed(const void *p)
 {
-    for (const struct list *l = lists; l < lists + 2; l++)
+    for (const struct list *l = lists; l < lists + PLACE_LISTS; l++)
         if ((const char *)p >= l->from && (const char *)p < l->next)
             return l;
     return NULL;
@@ -52,7 +52,7 @@ static const struct list *placed(const void *p)
 static void *place(size_t size)
 {
     uint32_t mine = number++;
-    for (struct list *l = lists; l < lists + 2; l++) {
+    for (struct list *l = lists; l < lists + PLACE_LISTS; l++) {
         if (l->at == l->count || l->numbers[l->at] != mine)
             continue;
         l->at++;
@@ -133,20 +133,29 @@ static void read_numbers(struct list *l, const char *path)
     fclose(file);
 }
 
-void place_start(const char *first, const char *second, const char *record_path, int far)
+void place_start(char *const paths[PLACE_LISTS], const char *record_path, int far)
 {
     static const PyMemAllocatorDomain domains[2] = { PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ };
-    struct list *one = &lists[0], *two = &lists[1];
+    struct list *last = &lists[PLACE_LISTS - 1];
 
-    read_numbers(one, first);
-    read_numbers(two, second);
-    one->from = one->next = region_from;
-    one->to = one->from + (one->count ? one->numbers[0] : 0);
-    one->granule = GRANULE;
-    two->from = two->next = far ? reserve(PLACE_FAR, PLACE_FAR_ROOM) : one->to;
-    two->to = far ? two->from + PLACE_FAR_ROOM : region_to;
-    two->granule = far ? PAGE : GRANULE;
-    taken = one->to;
+    taken = region_from;
+    for (struct list *l = lists; l <= last; l++) {
+        read_numbers(l, *paths++);
+        l->from = l->next = taken;
+        if (l->count && !(far && l == last))
+            taken += l->numbers[0];
+        l->to = taken;
+        l->granule = GRANULE;
+    }
+    if (taken > region_to) {
+        fprintf(stderr, "image: no room for the placed blocks\n");
+        exit(1);
+    }
+    if (far) {
+        last->from = last->next = reserve(PLACE_FAR, PLACE_FAR_ROOM);
+        last->to = last->from + PLACE_FAR_ROOM;
+        last->granule = PAGE;
+    }
     if (*record_path && !(record = fopen(record_path, "w"))) {
         perror(record_path);
         exit(1);
@@ -160,7 +169,7 @@ void place_start(const char *first, const char *second, const char *record_path,
 
 void place_stop(void)
 {
-    for (struct list *l = lists; l < lists + 2; l++) {
+    for (struct list *l = lists; l < lists + PLACE_LISTS; l++) {
         l->at = l->count = 0;
         if (l->numbers)
             munmap(l->numbers, l->mapped);
@@ -177,9 +186,6 @@ static int is_near(const void *p)
 
 void *place_take(size_t size)
 {
-    const struct list *two = &lists[1];
-    if (is_near(two->from) && taken < two->next)
-        taken = two->next;
     char *p = (char *)(((unsigned long)taken + PAGE - 1) & ~(PAGE - 1));
     if (p > region_to || size > (size_t)(region_to - p))
         return NULL;
@@ -194,5 +200,5 @@ int place_holds(const void *p)
 
 void *place_far_end(void)
 {
-    return lists[1].next;
+    return lists[PLACE_LISTS - 1].next;
 }

@@ -18,16 +18,17 @@
 #define PLACE_FAR_ROOM (4UL << 30)
 
 /*
- * Hook into CPython's allocators; call it before Py_InitializeFromConfig(). first and second are files
- * of uint32_t ("" for none): which blocks to place, ascending; the very first number is how many
+ * Hook into CPython's allocators; call it before Py_InitializeFromConfig(). Each of the lists is a
+ * file of uint32_t ("" for none): which blocks to place, ascending; the very first number is how many
  * bytes they take altogether. record is a file that gets address and size of every block, each
  * uint64_t ("" for none).
  *
- * The region is the one that layout.ld puts behind the data. The first blocks come first, whatever
- * the second are, so that these can be found out when the others' addresses are known. With far the
- * second are elsewhere, each on pages of its own.
+ * The region is the one that layout.ld puts behind the data. One list's blocks come after the other's,
+ * whatever these are, so that the last can be found out when the others' addresses are known. With
+ * far those of the last are elsewhere, each on pages of its own.
  */
-void place_start(const char *first, const char *second, const char *record, int far);
+#define PLACE_LISTS 3
+void place_start(char *const lists[PLACE_LISTS], const char *record, int far);
 
 /* From now on nothing is placed or recorded. */
 void place_stop(void);

@@ -50,64 +50,81 @@ def plant_placed(plant: Plant, image: Path, work: Path, commands: Commands) -> N
 
 
 class Placement:
-    """Which blocks to place: the first, and, when those lie where they will, the second.
+    """Which blocks to place, in three lists, one behind the other.
 
-    Where the first lie decides which types' attributes CPython finds in its cache (it is indexed by
-    the addresses of names), and so which others are looked at.
+    Those that short commands use; those that only the others use, which make a process and have
+    the whole front copied at once (image.c); and those which are used besides when the others lie
+    where they will: where names lie decides which types' attributes CPython finds in its cache.
     """
 
     def __init__(self, plant: Plant, work: Path, commands: Commands) -> None:
         self._plant, self._work, self._commands = plant, work, commands
-        self._first: Path | None = None
-        self._second: Path | None = None
+        self._lists: list[Path] = []
+        self._placed: set[int] = set()
         self._blocks = array("Q")
 
     def find(self) -> bool:
-        """Find the first; False if allocations differ from run to run."""
-        self._blocks = self._profile()
-        self._first = self._used_blocks("first")
-        return self._first is not None
+        """Find the first two; False if allocations differ from run to run."""
+        hot = self._used_blocks()
+        if not hot:
+            return False
+        short = hot & _in_pages(self._blocks, self._used(_is_short))
+        self._place("short", short)
+        self._place("long", hot - short)
+        return True
 
     def refine(self) -> bool:
-        """Find the second."""
-        self._blocks = self._profile()
-        self._second = self._used_blocks("second")
-        return self._second is not None
+        """Find the third."""
+        more = self._used_blocks()
+        if more is None:
+            return False
+        self._place("more", more)
+        return True
 
     def plant_image(self, image: Path) -> bool:
         """Make the image; False if its blocks aren't those that were found."""
         record = self._work / "blocks"
-        self._plant(image, first=self._first, second=self._second, record=record)
+        self._plant(image, lists=self._lists, record=record)
         return _same_order(self._blocks, _read(record))
+
+    def _place(self, name: str, numbers: set[int]) -> None:
+        self._lists.append(_write(self._work / name, numbers, self._blocks))
+        self._placed |= numbers
 
     def _profile(self, candidates: Path | None = None) -> array[int]:
         """Make an image that tells which of its pages are used; returns its blocks."""
-        record = self._work / "blocks"
-        self._plant(
-            self._work / "profile",
-            _HERE / "profile.py",
-            first=self._first,
-            second=candidates,
-            far=candidates is not None,
-            record=record,
-        )
+        record, profile = self._work / "blocks", self._work / "profile"
+        self._plant(profile, _HERE / "profile.py", lists=self._lists, far=candidates, record=record)
         return _read(record)
 
-    def _used_blocks(self, name: str) -> Path | None:
-        """Return the file of those blocks, not placed so far, which the last profile uses."""
-        near = _in_pages(self._blocks, self._used())
-        if self._first is not None:
-            near -= set(_read_numbers(self._first))
-        spread = self._profile(_write(self._work / "candidates", near, self._blocks))
-        if not _same_order(self._blocks, spread):
-            return None
-        hot = _in_pages(spread, self._used()) & near
-        # Of a large block, such as the table of interned strings, only some pages are used.
-        hot = {n for n in hot if spread[2 * n + 1] <= _LARGEST}
-        return _write(self._work / name, hot, spread)
+    def _used_blocks(self) -> set[int] | None:
+        """Return those blocks, not placed so far, that are used; the last profile tells them apart.
 
-    def _used(self) -> set[int]:
-        return _used(self._work / "profile", self._work, self._commands)
+        None if allocations differ from run to run.
+        """
+        blocks = self._profile()
+        near = _in_pages(blocks, self._used()) - self._placed
+        self._blocks = self._profile(_write(self._work / "candidates", near, blocks))
+        if not _same_order(blocks, self._blocks):
+            return None
+        hot = _in_pages(self._blocks, self._used()) & near
+        # Of a large block, such as the table of interned strings, only some pages are used.
+        return {n for n in hot if self._blocks[2 * n + 1] <= _LARGEST}
+
+    def _used(self, of: Callable[[list[str]], bool] = lambda words: True) -> set[int]:
+        """Run what the image will be used for; return the pages that some of the commands used."""
+        profile, output = self._work / "profile", self._work / "pages"
+        output.unlink(missing_ok=True)
+        _drop_from_page_cache(profile)
+        for words in self._commands:
+            tell = str(output) if of(words) else os.devnull
+            run_quietly([str(profile), *words], env={"OCIRT_PROFILE": tell, "PATH": os.defpath})
+        return set(_read(output))
+
+
+def _is_short(words: list[str]) -> bool:
+    """Whether a command leaves the front where it is; a plan does, too, but is for people."""
+    return not {"create", "run", "exec", "plan"} & set(words)
 
 
 def _same_order(one: array[int], other: array[int]) -> bool:
@@ -120,12 +137,6 @@ def _read(path: Path) -> array[int]:
     numbers = array("Q")
     numbers.frombytes(path.read_bytes())
     return numbers
-
-
-def _read_numbers(path: Path) -> array[int]:
-    numbers = array("I")
-    numbers.frombytes(path.read_bytes())
-    return numbers[1:]
 
 
 def _write(path: Path, numbers: set[int], blocks: array[int]) -> Path:
@@ -149,16 +160,6 @@ def _in_pages(blocks: array[int], pages: set[int]) -> set[int]:
             for page in range(address & -_PAGE, address + max(1, blocks[2 * number + 1]), _PAGE)
         )
     }
-
-
-def _used(profile: Path, work: Path, commands: Commands) -> set[int]:
-    """Run what the image will be used for; return the addresses of the pages that were used."""
-    output = work / "pages"
-    output.unlink(missing_ok=True)
-    _drop_from_page_cache(profile)
-    for words in commands:
-        run_quietly([str(profile), *words], env={"OCIRT_PROFILE": str(output), "PATH": os.defpath})
-    return set(_read(output))
 
 
 def _drop_from_page_cache(path: Path) -> None:
