@@ -113,6 +113,7 @@ class StubList:
     def __init__(self) -> None:
         self._data = bytearray()
         self._ops = bytearray()
+        self._texts = {"": (0, 0)}  # where they are, and how long
 
     def place(self, content: bytes) -> int:
         """Put bytes into the data area and return their address in the stub."""
@@ -212,11 +213,10 @@ class StubList:
     def _add(
         self, kind: _Kind, flags: Flag, number: int, args: Sequence[Argument], text: str
     ) -> None:
-        if text:
+        text_at = self._texts.get(text)
+        if text_at is None:
             words = text.encode()
-            text_at = self.place(words), len(words)
-        else:
-            text_at = 0, 0
+            text_at = self._texts[text] = self.place(words), len(words)
         unused = _UNUSED[len(args) :]
         try:
             self._ops += _OP.pack(kind, flags, number, *args, *unused, *text_at)

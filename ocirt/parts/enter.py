@@ -141,9 +141,10 @@ class JoinCgroup:
 
     def run(self, c: Context) -> None:
         cgroups = self._open(c.cgroup, c.init_pid) if c.cgroup is not None else ()
+        itself = c.stub.place(b"0")
         for fd in (*cgroups, *intelrdt.open_tasks(c)):
             os.set_inheritable(fd, True)
-            c.stub.syscall(_linux.SYS_write, fd, b"0", 1, text="join the cgroup")
+            c.stub.syscall(_linux.SYS_write, fd, itself, 1, text="join the cgroup")
             c.stub.syscall(_linux.SYS_close, fd)
             c.inherited.append(fd)
 
