@@ -695,8 +695,11 @@ static void add_constant(const Elf64_Phdr *p)
         out.end = (off_t)PAGE_UP(to);
 }
 
-/* Write the image. Nothing may be allocated from here on: the heap is being copied. */
-static void dump(const char *path)
+/*
+ * Write the image. Nothing may be allocated from here on: the heap is being copied. placed_to is the
+ * end of the placed blocks, if the front is to be copied.
+ */
+static void dump(const char *path, unsigned long placed_to)
 {
     const Elf64_Ehdr *seed = (const Elf64_Ehdr *)__ehdr_start;
     const Elf64_Phdr *old = (const Elf64_Phdr *)(__ehdr_start + seed->e_phoff);
@@ -724,6 +727,8 @@ static void dump(const char *path)
     saved.data_end = data_to;
     saved.heap = heap_from;
     saved.heap_end = PAGE_UP((unsigned long)sbrk(0));
+    if (placed_to)
+        look_at_front(placed_to);
     if (saved.content) {
         add(data_from, FRONT);
         again = add_front(PAGE_UP((unsigned long)place_take(0)));
@@ -766,10 +771,8 @@ int main(int argc, char **argv)
     arenas_are_placed = 1;
     fill_holes();
     arenas_are_placed = 0;
-    if (!spread(argv))
-        look_at_front(placed_to);
     save_thread();
-    dump(argv[OUTPUT]);
+    dump(argv[OUTPUT], spread(argv) ? 0 : placed_to);
     /* Not exit(): nothing of the interpreter is to run again in this process. */
     _exit(0);
 }

@@ -173,6 +173,7 @@ void place_stop(void)
         l->at = l->count = 0;
         if (l->numbers)
             munmap(l->numbers, l->mapped);
+        l->numbers = NULL;
     }
     if (record)
         fclose(record);

@@ -61,7 +61,10 @@ def real_path(path: str) -> str:
             os.close(fd)
     except OSError:
         return os.path.realpath(path)
-    return found if found.startswith("/") else os.path.realpath(path)
+    # Outside of our root, or removed while we look (d_path() in the kernel).
+    if not found.startswith("/") or found.endswith(" (deleted)"):
+        return os.path.realpath(path)
+    return found
 
 
 def read_all(fd: int, most: int = 1 << 30) -> bytes:

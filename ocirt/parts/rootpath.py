@@ -64,9 +64,11 @@ class Root:
             try:
                 return openat2(self.fd, path, open_how(flags, _RESOLVE))
             except OSError as e:
-                if e.errno != errno.EAGAIN:
+                if e.errno not in _WITHOUT_OPENAT2:
                     e.filename = path
                     raise
+                if e.errno != errno.EAGAIN:
+                    break
         return self._open_by_walk(path, flags)
 
     def _open_by_walk(self, path: str, flags: int) -> int:

@@ -95,9 +95,9 @@ def create_locked(
     record = _record(entry, config, bundle, options)
     execution = _execution(entry, config, record)
     console = -1
-    if terminal and foreground:
-        console, execution.context.console = pair(socket.SOCK_STREAM)
     try:
+        if terminal and foreground:
+            console, execution.context.console = pair(socket.SOCK_STREAM)
         _create(entry, execution, text, plan, record, options)
     except BaseException as e:
         _give_devices_back(execution.context)

@@ -198,25 +198,21 @@ class Execution:
             raise ChildError("the container's init died while it was being set up")
 
     def _run_step(self, step: Step) -> None:
-        if self.observe is not None:
-            self._observe_step(step, self.observe)
+        if self.observe is None:
+            self._do(step)
             return
+        side, began = self.context.side, time.monotonic()
+        self._do(step)
+        if self.context.side is side:
+            self._tell(side, step.what, began, time.monotonic())
+
+    def _do(self, step: Step) -> None:
         try:
             if step.undo and (undo := getattr(step.action, "undo", None)) is not None:
                 self.note(undo(self.context))
             step.action.run(self.context)
         except (OcirtError, OSError) as e:
             raise as_step_error(step, e) from e
-
-    def _observe_step(self, step: Step, observe: Observer) -> None:
-        side, began = self.context.side, time.monotonic()
-        self.observe = None
-        try:
-            self._run_step(step)
-        finally:
-            self.observe = observe
-        if self.context.side is side:
-            self._tell(side, step.what, began, time.monotonic())
 
     def _tell(self, side: Side, what: str, began: float, ended: float) -> None:
         if self.observe is not None and (self._shared or side is Side.RUNTIME):

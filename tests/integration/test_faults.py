@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -92,6 +92,29 @@ def settled(container: Container) -> list[str]:
     while (left := container.remains()) and time.monotonic() < deadline:
         time.sleep(0.01)
     return left
+
+
+# What never comes back to say that it is done, and what plan lists besides the steps.
+UNTOLD = ("clone init", "clone the joiner", "become the stub", "reserve", "record")
+
+
+@pytest.mark.parametrize("prepare", [plain, with_joiner])
+def test_a_trace_has_every_step(
+    container: Container, directory: Path, prepare: Callable[[Container], None]
+) -> None:
+    """Of all processes, in the order of the plan."""
+    prepare(container)
+    container.bundle.save()
+    place = ("--bundle", str(container.bundle.directory))
+    listing = container.runtime.call("plan", "--format=json", *place, container.id).checked().stdout
+    plan = [(s["side"], s["step"]) for s in json.loads(listing) if s["phase"] == "create"]
+    trace = directory / "trace"
+    container.create(f"--trace={trace}")
+    container.delete("--force")
+    events = json.loads(trace.read_text())["traceEvents"]
+    told = [(e["tid"], e["name"]) for e in sorted(events, key=lambda e: e["ts"])]
+    expected = [entry for entry in plan if not entry[1].startswith(UNTOLD)]
+    assert [entry for entry in told if not entry[1].startswith(UNTOLD)] == expected
 
 
 @pytest.mark.parametrize("prepare", [plain, with_joiner, in_the_hosts_mounts])
