@@ -37,7 +37,7 @@ static const struct {
     NR(sched_setattr), NR(seccomp), NR(setdomainname), NR(setgroups), NR(sethostname), NR(setns),
     NR(setresgid), NR(setresuid), NR(statfs), NR(symlinkat), NR(umask), NR(umount2), NR(unshare),
     NR(write), NR(set_mempolicy), NR(ioctl), NR(sched_setaffinity), NR(setsid), NR(fstatfs),
-    NR(fchown), NR(signalfd4), NR(openat),
+    NR(fchown), NR(signalfd4), NR(openat), NR(getcpu), NR(sched_getaffinity),
 #undef NR
 };
 

@@ -15,6 +15,7 @@ import prctl
 
 from ocirt.errors import OcirtError, describe
 from ocirt.kernel import unix
+from ocirt.kernel.affinity import go_anywhere
 from ocirt.kernel.constants import (
     CLONE_INTO_CGROUP,
     CLONE_PARENT,
@@ -185,6 +186,7 @@ class BecomeStub:
         content = sealed_memfd("ocirt-list", c.stub.encode(), executable=False)
         content = _move_up(content, self.first_free_fd)
         pthread_sigmask(SIG_SETMASK, ())
+        go_anywhere(c.cpus)
         if not self.foreground:
             # From here on init outlives the runtime; its pid is in the journal.
             prctl.set_pdeathsig(0)

@@ -100,6 +100,7 @@ def create_locked(
             console, execution.context.console = pair(socket.SOCK_STREAM)
         _create(entry, execution, text, plan, record, options)
     except BaseException as e:
+        execution.leave_cpu()
         _give_devices_back(execution.context)
         _end_child(execution.context)
         stopped = execution.context.hooks_ran or "/hooks/" in getattr(e, "pointer", "")

@@ -19,6 +19,7 @@ from functools import partial
 from typing import NoReturn
 
 from ocirt.errors import NeedsPlainPythonError, OcirtError, StepError
+from ocirt.kernel.affinity import go_anywhere, stay_here
 from ocirt.kernel.process import clone_shared, last_words, turn
 from ocirt.kernel.signals import (
     ALL,
@@ -85,6 +86,12 @@ class Execution:
         """Handle all that init says until its channel closes. Raises OcirtError."""
         while (message := self._receive()).news is not News.CLOSED:
             self.handle(message)
+        self.leave_cpu()
+
+    def leave_cpu(self) -> None:
+        """Run wherever we may again, and all that we start: no memory is shared any more."""
+        go_anywhere(self.context.cpus)
+        self.context.cpus = b""
 
     def close(self) -> None:
         """Close what is open between the processes."""
@@ -141,6 +148,11 @@ class Execution:
 
         It goes on with the rest of the steps, and with a context of its own: descriptors are its.
         """
+        # Two CPUs with one memory interrupt each other for each change of its mappings, and one of
+        # them always sleeps. Hooks are others' programs: they are not to be bound.
+        hooks = self.context.config.hooks
+        if not (hooks.prestart or hooks.create_runtime or hooks.create_container):
+            self.context.cpus = stay_here()
         context = self.context.of_init()
         init = Execution(context, self.ours, self.theirs, self.note, self.observe, _shared=True)
         ending = tuple(n for n in ENDING if getsignal(n) != SIG_IGN)

@@ -108,3 +108,48 @@ def test_an_affinity_to_no_cpu(container: Container) -> None:
     result = execute(container, "/bin/true")
     assert result.status == NOT_RUN
     assert "/process/execCPUAffinity/final" in result.stderr and "8000" in result.stderr
+
+
+def test_where_a_container_may_run(container: Container) -> None:
+    """Wherever its creator may, though that stays on one CPU; the same goes for waiting init."""
+    every = os.sched_getaffinity(0)
+    places = [every, {min(every)}, {max(every)}]
+    for allowed in places:
+        os.sched_setaffinity(0, allowed)
+        try:
+            container.create()
+            assert os.sched_getaffinity(container.pid) == allowed
+            container.start()
+            assert os.sched_getaffinity(container.pid) == allowed
+        finally:
+            os.sched_setaffinity(0, every)
+            container.delete("--force")
+
+
+def test_where_hooks_may_run(container: Container, directory: Path) -> None:
+    told = directory / "told"
+    script = f"grep Cpus_allowed_list: /proc/self/status >>{told}"
+    hook = [{"path": "/bin/sh", "args": ["sh", "-c", script]}]
+    own = Path("/proc/self/status").read_text()
+    (mine,) = [line for line in own.splitlines() if line.startswith("Cpus_allowed_list:")]
+    for kinds in (("createRuntime", "createContainer"), ("poststart", "poststop")):
+        container.config["hooks"] = dict.fromkeys(kinds, hook)
+        container.create()
+        container.start()
+        container.delete("--force")
+        assert told.read_text().splitlines() == [mine, mine], kinds
+        told.unlink()
+
+
+def test_where_the_hooks_after_a_failure_may_run(container: Container, directory: Path) -> None:
+    told = directory / "told"
+    script = f"grep Cpus_allowed_list: /proc/self/status >>{told}"
+    container.config["hooks"] = {
+        "startContainer": [{"path": "/bin/false"}],
+        "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", script]}],
+    }
+    own = Path("/proc/self/status").read_text()
+    (mine,) = [line for line in own.splitlines() if line.startswith("Cpus_allowed_list:")]
+    container.bundle.save()
+    assert container.runtime.run(container.id, container.bundle).status != 0
+    assert told.read_text().splitlines() == [mine]
