@@ -147,9 +147,10 @@ def configure(level: str, form: str, destination: str | None, lowest_fd: int) ->
     on: those below may be the caller's gift to the container. Raises UsageError for a file that
     can't be opened; a journal or syslog that isn't there loses its messages, as with crun.
     """
-    _TO_STDERR.setLevel(logging.NOTSET)
+    _TO_STDERR.level = logging.NOTSET
     _LOGGER.handlers = [_TO_STDERR]
-    _LOGGER.setLevel(LEVELS[level])
+    if _LOGGER.level != LEVELS[level]:
+        _LOGGER.setLevel(LEVELS[level])
     if destination is None:
         return
     # The log has everything; stderr is for what went wrong.

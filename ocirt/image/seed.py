@@ -106,6 +106,20 @@ def _fast_json() -> None:
         return _speedups.make_encoder(*arguments, *more)
 
     json.encoder.c_make_encoder = make_encoder  # type: ignore[attr-defined]
+    # What dumps() makes anew each time. Nothing that we write contains itself.
+    default = json._default_encoder  # type: ignore[attr-defined]
+    chunks = make_encoder(
+        None,
+        default.default,
+        _speedups.encode_basestring_ascii,
+        None,
+        ": ",
+        ", ",
+        False,
+        False,
+        True,
+    )
+    default.encode = lambda document: "".join(chunks(document, 0))
 
 
 def _quick_dataclasses() -> None:

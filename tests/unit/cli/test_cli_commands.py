@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ocirt.cli import commands
 from ocirt.cli.main import main
@@ -323,3 +325,15 @@ def test_calls_can_fail(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None
     monkeypatch.setattr(commands, "start", refuse)
     assert main(["start", "c"]) == 1
     assert capfd.readouterr().err == "ocirt start failed: not today\n"
+
+
+TEXTS = st.text(max_size=5)
+
+
+@given(
+    st.dictionaries(
+        TEXTS, st.one_of(TEXTS, st.integers(), st.dictionaries(TEXTS, TEXTS)), max_size=5
+    )
+)
+def test_indented_is_what_json_says(document: dict[str, object]) -> None:
+    assert commands.indented(document) == json.dumps(document, indent=2)
