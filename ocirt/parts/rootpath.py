@@ -23,7 +23,7 @@ from ocirt.kernel.constants import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
 from ocirt.kernel.files import open_how, openat2
 
 # An attacker who renames in a loop can force EAGAIN for ever; after this many the walk takes over.
-_TRIES = 31
+_TRIES = 32
 # As many symbolic links as the kernel follows in one path (path_resolution(7)).
 _MAX_LINKS = 40
 # How one component is opened: not through it, where it is a link.
@@ -46,7 +46,7 @@ class Root:
 
     fd: int
 
-    def open(self, path: str, flags: int = os.O_PATH) -> int:
+    def open(self, path: str, flags: int = os.O_PATH, *, tries: int = _TRIES) -> int:
         """Open an existing path as the container would see it; always close-on-exec.
 
         Raises OSError with the path inside the container.
@@ -57,18 +57,8 @@ class Root:
             if e.errno not in _WITHOUT_OPENAT2:
                 e.filename = path
                 raise
-            return self._open_otherwise(path, flags, again=e.errno == errno.EAGAIN)
-
-    def _open_otherwise(self, path: str, flags: int, *, again: bool) -> int:
-        for _ in range(_TRIES if again else 0):
-            try:
-                return openat2(self.fd, path, open_how(flags, _RESOLVE))
-            except OSError as e:
-                if e.errno not in _WITHOUT_OPENAT2:
-                    e.filename = path
-                    raise
-                if e.errno != errno.EAGAIN:
-                    break
+            if e.errno == errno.EAGAIN and tries > 1:
+                return self.open(path, flags, tries=tries - 1)
         return self._open_by_walk(path, flags)
 
     def _open_by_walk(self, path: str, flags: int) -> int:
