@@ -73,7 +73,7 @@ def detect(proc: str = "/proc") -> Layout:
     """
     mountinfo = files.read(f"{proc}/self/mountinfo")
     layout = build(mountinfo, parse_own(files.read(f"{proc}/self/cgroup")))
-    hierarchies = tuple(h if h.own == "/" else _only_visible(h) for h in layout.hierarchies)
+    hierarchies = tuple(_only_visible(h) for h in layout.hierarchies)
     unified = layout.unified and _only_visible(layout.unified)
     if layout.mode is Mode.V2 and unified is not None:
         controllers = files.read(f"{unified.mountpoint}/cgroup.controllers").split()
@@ -190,7 +190,8 @@ def _below(root: str, path: str) -> str:
 
 def _only_visible(hierarchy: Hierarchy) -> Hierarchy:
     """Replace an own cgroup that the mount doesn't show, as in a container, by "/"."""
-    if os.path.isdir(hierarchy.mountpoint + hierarchy.own):
+    own = hierarchy.own
+    if own == "/" or os.path.isdir(hierarchy.mountpoint + own):
         return hierarchy
     return replace(hierarchy, own="/")
 

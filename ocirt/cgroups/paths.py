@@ -107,12 +107,11 @@ def mount_sources(paths: CgroupPaths, layout: Layout) -> tuple[CgroupMount, ...]
         if source is not None:
             controllers = hierarchy.controllers
             name = hierarchy.mountpoint.rpartition("/")[2]
-            links = () if controllers == (name,) else tuple(c for c in controllers if c != name)
+            links = tuple(c for c in controllers if c != name)
             options = ",".join(controllers) or f"none,name={hierarchy.name}"
             sources.append(CgroupMount(name, source, controllers, links, options))
     return tuple(sources)
 
 
 def _join(hierarchy: Hierarchy, start: str, inner: str) -> str:
-    start = start.strip("/")
-    return f"{hierarchy.mountpoint}/{start}/{inner}" if start else f"{hierarchy.mountpoint}/{inner}"
+    return "/".join(filter(None, (hierarchy.mountpoint, start.strip("/"), inner)))

@@ -76,25 +76,20 @@ def _write(dir_fd: int, opened: dict[str, int], write: Write) -> None:
                 raise
             return
         opened[write.file] = fd
-    value = write.value.encode()
-    try:
-        os.write(fd, value)
-    except OSError as e:
-        if e.errno != errno.EBUSY:
-            raise
-        _write_patiently(fd, value)
+    _write_patiently(fd, write.value.encode())
 
 
 def _write_patiently(fd: int, value: bytes) -> None:
     for pause in _BUSY_PAUSES:
-        time.sleep(pause)
         try:
             os.write(fd, value)
         except OSError as e:
-            if e.errno != errno.EBUSY or pause is _BUSY_PAUSES[-1]:
+            if e.errno != errno.EBUSY:
                 raise
+            time.sleep(pause)
         else:
             return
+    os.write(fd, value)
 
 
 def _refused(directory: str, write: Write, error: OSError) -> StepError:

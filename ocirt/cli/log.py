@@ -147,8 +147,9 @@ def configure(level: str, form: str, destination: str | None, lowest_fd: int) ->
     on: those below may be the caller's gift to the container. Raises UsageError for a file that
     can't be opened; a journal or syslog that isn't there loses its messages, as with crun.
     """
-    _TO_STDERR.level = logging.NOTSET
+    _TO_STDERR.setLevel(logging.NOTSET)
     _LOGGER.handlers = [_TO_STDERR]
+    # Setting it makes logging forget what it knows of all loggers.
     if _LOGGER.level != LEVELS[level]:
         _LOGGER.setLevel(LEVELS[level])
     if destination is None:

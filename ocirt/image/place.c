@@ -180,11 +180,6 @@ void place_stop(void)
     record = NULL;
 }
 
-static int is_near(const void *p)
-{
-    return (const char *)p >= region_from && (const char *)p < region_to;
-}
-
 void *place_take(size_t size)
 {
     char *p = (char *)(((unsigned long)taken + PAGE - 1) & ~(PAGE - 1));
@@ -196,7 +191,8 @@ void *place_take(size_t size)
 
 int place_holds(const void *p)
 {
-    return is_near(p) || (unsigned long)p - PLACE_FAR < PLACE_FAR_ROOM;
+    return ((const char *)p >= region_from && (const char *)p < region_to) ||
+           (unsigned long)p - PLACE_FAR < PLACE_FAR_ROOM;
 }
 
 void *place_far_end(void)

@@ -66,7 +66,7 @@ def _fast_json() -> None:
     """Give json C code: simplejson's, since _json isn't in the interpreter's archive.
 
     simplejson was json once, and its parser still has the interface of _json's; only its errors
-    and one attribute are its own. Its encoder has more arguments.
+    and one attribute are its own. Its encoder takes more arguments.
     """
     import json.decoder
     import json.encoder
@@ -87,37 +87,29 @@ def _fast_json() -> None:
     json._default_decoder = json.decoder.JSONDecoder()  # type: ignore[attr-defined]
     json.encoder.encode_basestring_ascii = _speedups.encode_basestring_ascii
 
-    def make_encoder(*arguments: Any) -> Any:
-        # key_memo, use_decimal, namedtuple_as_object, tuple_as_array, int_as_string_bitcount,
-        # item_sort_key, encoding, for_json, ignore_nan, Decimal, iterable_as_array
-        more: tuple[Any, ...] = (
-            {},
-            False,
-            False,
-            True,
-            None,
-            None,
-            "utf-8",
-            False,
-            False,
-            float,
-            False,
-        )
-        return _speedups.make_encoder(*arguments, *more)
-
-    json.encoder.c_make_encoder = make_encoder  # type: ignore[attr-defined]
-    # What dumps() makes anew each time. Nothing that we write contains itself.
+    # dumps() would make one each time, in Python. Nothing that we write contains itself.
     default = json._default_encoder  # type: ignore[attr-defined]
-    chunks = make_encoder(
-        None,
-        default.default,
-        _speedups.encode_basestring_ascii,
-        None,
-        ": ",
-        ", ",
-        False,
-        False,
-        True,
+    chunks = _speedups.make_encoder(
+        markers=None,
+        default=default.default,
+        encoder=_speedups.encode_basestring_ascii,
+        indent=None,
+        key_separator=default.key_separator,
+        item_separator=default.item_separator,
+        sort_keys=False,
+        skipkeys=False,
+        allow_nan=True,
+        key_memo={},
+        use_decimal=False,
+        namedtuple_as_object=False,
+        tuple_as_array=True,
+        int_as_string_bitcount=None,
+        item_sort_key=None,
+        encoding="utf-8",
+        for_json=False,
+        ignore_nan=False,
+        Decimal=float,
+        iterable_as_array=False,
     )
     default.encode = lambda document: "".join(chunks(document, 0))
 

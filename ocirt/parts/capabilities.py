@@ -66,7 +66,6 @@ class SetCapabilities:
     """Set effective, permitted and inheritable by capset(2), then the ambient set."""
 
     sets: CapabilitySets
-    last_cap: int
 
     def run(self, c: Context) -> None:
         sets = self.sets
@@ -75,7 +74,7 @@ class SetCapabilities:
         data = struct.pack("=6I", *(s & 0xFFFFFFFF for s in three), *(s >> 32 for s in three))
         c.stub.syscall(_linux.SYS_capset, header, data, text="set the capabilities")
         self._ambient(c, k.PR_CAP_AMBIENT_CLEAR_ALL, 0)
-        for number in range(self.last_cap + 1 if sets.ambient else 0):
+        for number in range(sets.ambient.bit_length()):
             # As runc: one that isn't permitted and inheritable can't be ambient, and is left out.
             if sets.ambient & 1 << number:
                 self._ambient(c, k.PR_CAP_AMBIENT_RAISE, number)

@@ -92,7 +92,7 @@ def steps(
     yield stub(
         f"enter {process.cwd} as that user, if root could not", "/process/cwd", Chdir(process.cwd)
     )
-    yield stub("set capabilities", "/process/capabilities", SetCapabilities(sets, last_cap))
+    yield stub("set capabilities", "/process/capabilities", SetCapabilities(sets))
     if dies_with_parent:
         yield stub("end with the runtime", "", DieWithParent())
     if process.no_new_privileges and load:

@@ -158,7 +158,7 @@ def warnings(mounts: Table) -> tuple[str, ...]:
 def read_only_steps(mounts: Table) -> Iterator[Step]:
     """Yield the steps that make read-only what had to be furnished first."""
     for pointer, entry, options in mounts:
-        if options.flags & k.MS_RDONLY and _must_be_writable_first(entry, options):
+        if _must_be_writable_first(entry, options):
             remount = RemountReadOnly(entry.destination)
             yield Step(Side.INIT, f"make {entry.destination} read-only", pointer, remount)
 
@@ -180,11 +180,9 @@ def _options(entry: Mount, pointer: str) -> MountOptions:
 
 def _must_be_writable_first(entry: Mount, options: MountOptions) -> bool:
     """A tmpfs, and /dev, may still get mount points, nodes and links of ours."""
-    if options.is_bind:
+    if not options.flags & k.MS_RDONLY or options.is_bind:
         return False
-    return bool(options.flags & k.MS_RDONLY) and (
-        entry.type == "tmpfs" or os.path.normpath(entry.destination) == "/dev"
-    )
+    return entry.type == "tmpfs" or os.path.normpath(entry.destination) == "/dev"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,8 @@ def twice(
         seen.add(name)
 
 
-def relative(path: str, pointer: str, rule: str) -> Iterator[Result]:
+def relative(path: str, pointer: str, rule: str) -> tuple[Result, ...]:
     """Report a path that doesn't start at /."""
-    if not path.startswith("/"):
-        yield error(pointer, rule, "is relative", path, "an absolute path")
+    if path.startswith("/"):
+        return ()
+    return (error(pointer, rule, "is relative", path, "an absolute path"),)

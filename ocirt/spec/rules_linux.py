@@ -52,8 +52,7 @@ def user_mappings(linux: Json) -> Iterator[Result]:
             yield error(pointer, "mappings-without-user", "need a user namespace")
         if not mapped and users and not users[0].get("path"):
             yield error(pointer, "mappings-missing", "are missing for a new user namespace")
-        if mapped:
-            yield from mappings(mapped, pointer)
+        yield from mappings(mapped, pointer)
 
 
 def mapped_users(document: Json) -> Iterator[Result]:
@@ -146,8 +145,7 @@ def paths(linux: Json) -> Iterator[Result]:
     """Check what becomes a path: masks and sysctls."""
     for name in ("maskedPaths", "readonlyPaths"):
         for index, path in enumerate(linux.get(name, [])):
-            if not path.startswith("/"):
-                yield from relative(path, f"/linux/{name}/{index}", "path-relative")
+            yield from relative(path, f"/linux/{name}/{index}", "path-relative")
     for key in linux.get("sysctl", {}):
         if not _SYSCTL.fullmatch(key) or ".." in key:
             where = f"/linux/sysctl/{escape(key)}"

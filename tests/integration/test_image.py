@@ -69,10 +69,8 @@ def test_its_file_is_asked_for_in_huge_pages(
 ) -> None:
     """Code and constants; what is hardly used isn't."""
     container.command("/bin/sleep", "100000")
-    container.bundle.save()
-    runtime, pid_file = container.runtime, directory / "pid"
-    place = ("--bundle", str(container.bundle.directory), "--pid-file", str(pid_file))
-    argv = [str(image), "--root", str(runtime.root), "run", *place, container.id]
+    pid_file = directory / "pid"
+    argv = command_line(container, f"--pid-file={pid_file}")
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         while not pid_file.exists():
             assert process.poll() is None
@@ -112,16 +110,19 @@ def device(container: Container) -> str:
 COLD = {"jsonschema": invalid, "seccomp": uncached, "pyroute2": device}
 
 
+def command_line(container: Container, *options: str) -> list[str]:
+    container.bundle.save()
+    runtime = container.runtime
+    place = ("--bundle", str(container.bundle.directory))
+    return [runtime.executable, "--root", str(runtime.root), "run", *place, *options, container.id]
+
+
 def run(
     container: Container, *before: str, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the container, by a command that executes the words after it."""
-    container.bundle.save()
-    runtime = container.runtime
-    place = ("--bundle", str(container.bundle.directory))
-    argv = [*before, runtime.executable, "--root", str(runtime.root), "run", *place, container.id]
     return subprocess.run(
-        argv,
+        [*before, *command_line(container)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

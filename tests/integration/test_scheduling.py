@@ -126,30 +126,37 @@ def test_where_a_container_may_run(container: Container) -> None:
             container.delete("--force")
 
 
+ALLOWED = "Cpus_allowed_list:"
+
+
+def telling_hook(told: Path) -> dict[str, Any]:
+    """Return a hook that appends to a file where it may run."""
+    script = f"grep {ALLOWED} /proc/self/status >>{told}"
+    return {"path": "/bin/sh", "args": ["sh", "-c", script]}
+
+
+def own_cpus() -> str:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(line for line in lines if line.startswith(ALLOWED))
+
+
 def test_where_hooks_may_run(container: Container, directory: Path) -> None:
     told = directory / "told"
-    script = f"grep Cpus_allowed_list: /proc/self/status >>{told}"
-    hook = [{"path": "/bin/sh", "args": ["sh", "-c", script]}]
-    own = Path("/proc/self/status").read_text()
-    (mine,) = [line for line in own.splitlines() if line.startswith("Cpus_allowed_list:")]
     for kinds in (("createRuntime", "createContainer"), ("poststart", "poststop")):
-        container.config["hooks"] = dict.fromkeys(kinds, hook)
+        container.config["hooks"] = {kind: [telling_hook(told)] for kind in kinds}
         container.create()
         container.start()
         container.delete("--force")
-        assert told.read_text().splitlines() == [mine, mine], kinds
+        assert told.read_text().splitlines() == [own_cpus()] * 2, kinds
         told.unlink()
 
 
 def test_where_the_hooks_after_a_failure_may_run(container: Container, directory: Path) -> None:
     told = directory / "told"
-    script = f"grep Cpus_allowed_list: /proc/self/status >>{told}"
     container.config["hooks"] = {
         "startContainer": [{"path": "/bin/false"}],
-        "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", script]}],
+        "poststop": [telling_hook(told)],
     }
-    own = Path("/proc/self/status").read_text()
-    (mine,) = [line for line in own.splitlines() if line.startswith("Cpus_allowed_list:")]
     container.bundle.save()
     assert container.runtime.run(container.id, container.bundle).status != 0
-    assert told.read_text().splitlines() == [mine]
+    assert told.read_text().splitlines() == [own_cpus()]
