@@ -246,7 +246,7 @@ def _compile(seed: Path, work: Path, sources: Path, library: Path) -> None:
     # posix refers to functions that would load NSS; nothing here calls them.
     link += ["-lcap", "-lz", "-lm", "-Wl,--no-warnings", "-Wl,-z,norelro"]
     link += [f"-Wl,-T,{_HERE / 'layout.ld'}", "-Wl,-z,max-page-size=0x200000"]
-    link += ["-Wl,--wrap=_Py_Deepfreeze_Init"]
+    link += ["-Wl,--wrap=_Py_Deepfreeze_Init,--wrap=fexecve"]
     subprocess.run(link, check=True, stderr=subprocess.PIPE)
 
 
@@ -311,17 +311,21 @@ class Planter:
         after: Path | None = None,
         *,
         lists: Sequence[Path] = (),
-        far: Path | None = None,
+        mode: str = "",
         record: Path | None = None,
+        written: Path | None = None,
     ) -> None:
-        """Make an image that has run seed.py and after; the rest is as in place.h."""
+        """Make an image that has run seed.py and after.
+
+        lists and record are as in place.h, mode and written as in image.c.
+        """
         before, words = self._first
         programs = [str(_HERE / "seed.py"), str(after or "")]
         paths = [*map(str, lists)]
+        # In a spread one the last list is the one that is far away.
+        paths[-1:-1] = [""] * (_LISTS - len(paths)) if mode == "spread" else []
         paths += [""] * (_LISTS - len(paths))
-        if far:
-            paths[-1] = str(far)
-        placing = [*paths, "far" if far else "", str(record or "")]
+        placing = [*paths, mode, str(record or ""), str(written or "")]
         tunables = ",".join(f"-{name}" for name in _BASELINE)
         subprocess.run(
             [*before, str(target), *words, *programs, *placing, *self._search],

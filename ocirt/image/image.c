@@ -38,10 +38,10 @@
 #define PAGE 4096UL
 #define PAGE_DOWN(x) ((x) & ~(PAGE - 1))
 #define PAGE_UP(x) PAGE_DOWN((x) + PAGE - 1)
-#define PLACE_DOWN(x) ((x) & ~(PLACE_ALIGNMENT - 1))
-#define PLACE_UP(x) PLACE_DOWN((x) + PLACE_ALIGNMENT - 1)
-/* Of what a process allocates anew, so much should lie in the same huge page. */
-#define FRESH (256UL << 10)
+#define HUGE_PAGE (2UL << 20)
+#define HUGE_PAGE_UP(x) (((x) + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1))
+/* Copying the whole front into a huge page pays for a command that writes to so many of its pages. */
+#define MANY 200
 
 /* ---- CPython's table of built-in modules: ours, so that unused ones aren't linked in. ---- */
 
@@ -115,13 +115,24 @@ VDSO_POINTERS(X)
 #define RSEQ_AREA 32
 #define RSEQ_SIGNATURE 0x53053053
 
-/* No start should copy more than a few megabytes. */
-#define LARGEST_COPY (16UL << 20)
-
-/* layout.ld: where the data begins that a start uses; the region of placed blocks follows. */
+/* layout.ld: where code and data begin that a start uses; the region of placed blocks follows. */
 extern char code_from[], front_from[], region_to[];
 extern const char __ehdr_start[]; /* the linker's: the first byte of the executable */
 #define FRONT ((unsigned long)front_from)
+
+/*
+ * Which pages a command writes to. placement.py finds them out, and writes this as a file: the names,
+ * each with the end of its ranges among all of them, then the ranges, both padded with zeros.
+ */
+struct written {
+    struct {
+        char name[12];
+        uint32_t end;
+    } commands[16];
+    struct {
+        uint32_t page, count;
+    } ranges[4096];
+};
 
 /* What the seed leaves for the image. Not in the front, which is replaced while this is read. */
 static struct {
@@ -131,57 +142,108 @@ static struct {
     size_t robust_size;
     PyObject *entry;       /* what to call: entry(argv, environ, ignored) */
     const char *plain;     /* the launcher of plain Python */
-    size_t content, huge;  /* of the front: what isn't zero, and what may be huge pages */
-    unsigned long data, data_end, heap, heap_end; /* set if page faults are to tell what is used */
-    unsigned char full[LARGEST_COPY / PAGE / 8]; /* a bit for each page of it that isn't zero */
+    size_t front;          /* how much of it isn't zero, up to a huge page */
+    unsigned char full[HUGE_PAGE / PAGE / 8]; /* a bit for each page of it that isn't zero */
+    struct written written;
 } saved __attribute__((section(".back")));
 
 /* ---- The image's start. ---- */
 
-/* Tell whether a command uses most of the front, not a part of it. Only its speed depends on it. */
-static int is_long(char **argv)
+static int same(const char *a, const char *b)
 {
-    static const char *const words[] = { "create", "run", "exec" };
-    for (; *argv; argv++)
-        for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-            /* Not strcmp(3), whose address is part of the front. */
-            const char *a = *argv, *b = words[i];
-            while (*a && *a == *b)
-                a++, b++;
-            if (*a == *b)
-                return 1;
-        }
-    return 0;
+    for (; *a && *a == *b; a++)
+        b++;
+    return *a == *b;
 }
 
 /*
- * Copy the front into memory of its own, instead of page by page when each is written to. One fault
- * for a huge page, where the kernel has one to spare, costs as much as some hundred for small ones.
- * The content is mapped a second time, at PLACE_FAR, one page further on (add_front).
+ * Put a huge page in the front's place, where the kernel has one to spare, with the same content: it
+ * costs as much as some hundred small ones. The content is mapped a second time, at PLACE_FAR, one page
+ * further on (add_front).
  */
 static void copy_front(void)
 {
-    unsigned long copied = saved.content < saved.huge ? saved.content : saved.huge;
-
-    RAW(madvise, PLACE_FAR, PLACE_UP(saved.content + PAGE), MADV_HUGEPAGE, 0);
-    if (raw(__NR_mmap, (long)FRONT, (long)saved.huge, PROT_READ | PROT_WRITE,
+    RAW(madvise, PLACE_FAR, HUGE_PAGE_UP(saved.front + PAGE), MADV_HUGEPAGE, 0);
+    if (raw(__NR_mmap, (long)FRONT, HUGE_PAGE, PROT_READ | PROT_WRITE,
             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != (long)FRONT)
         return;
-    RAW(madvise, FRONT, saved.huge, MADV_HUGEPAGE, 0);
-    for (unsigned long at = 0; at < copied; at += PAGE)
+    RAW(madvise, FRONT, HUGE_PAGE, MADV_HUGEPAGE, 0);
+    for (unsigned long at = 0; at < saved.front; at += PAGE)
         if (saved.full[at / PAGE / 8] & 1 << at / PAGE % 8) {
             unsigned long to = FRONT + at, from = PLACE_FAR + PAGE + at, words = PAGE / 8;
             __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
         }
-    RAW(munmap, PLACE_FAR, PLACE_UP(saved.content + PAGE), 0, 0);
+    RAW(munmap, PLACE_FAR, HUGE_PAGE_UP(saved.front + PAGE), 0, 0);
 }
 
-/* Have the kernel read and map just the pages that are used, for profile.py. */
-static void map_only_what_is_used(void)
+/*
+ * Have the kernel copy at once the pages that the command will write to: each would be a fault of its
+ * own, which takes longer. Only speed depends on it: a word may be the value of an option, and
+ * kernels before 5.14 don't know the advice.
+ */
+static void write_ahead(char **argv)
 {
-    RAW(madvise, saved.data, saved.data_end - saved.data, MADV_RANDOM, 0);
-    RAW(madvise, saved.heap, saved.heap_end - saved.heap, MADV_RANDOM, 0);
-    RAW(madvise, PLACE_FAR, PLACE_FAR_ROOM, MADV_RANDOM, 0);
+    const struct written *w = &saved.written;
+    unsigned int from = 0, to = 0, many = 0;
+
+    for (; *argv && !to; argv++)
+        for (unsigned int i = 0, at = 0; w->commands[i].end && !to; at = w->commands[i++].end)
+            if (same(*argv, w->commands[i].name))
+                from = at, to = w->commands[i].end;
+    for (unsigned int i = from; i < to; i++)
+        if (w->ranges[i].page - FRONT / PAGE < HUGE_PAGE / PAGE)
+            many += w->ranges[i].count;
+    if (many > MANY)
+        copy_front();
+    for (; from < to; from++)
+        if (many <= MANY || w->ranges[from].page - FRONT / PAGE >= HUGE_PAGE / PAGE)
+            RAW(madvise, w->ranges[from].page * PAGE, w->ranges[from].count * PAGE,
+                MADV_POPULATE_WRITE, 0);
+}
+
+/* ---- An image that tells which of its pages are used, for placement.py; all else is the real one's. ---- */
+
+static struct { unsigned long from, to; } watched[3]; /* data, heap, blocks far away; none: don't tell */
+static int used_pages = -1;                           /* the file that gets them */
+
+/* Have the kernel read and map just the pages that are used. */
+static void watch(void)
+{
+    for (size_t i = 0; i < sizeof watched / sizeof *watched; i++)
+        RAW(madvise, watched[i].from, watched[i].to - watched[i].from, MADV_RANDOM, 0);
+}
+
+/* Append the addresses of these pages, 8 bytes each; of a page that was written to, 1 more. */
+static void tell(void)
+{
+    enum { PRESENT = 63, OF_FILE = 61 }; /* bits: proc_pid_pagemap(5) */
+    uint64_t entries[PAGE / sizeof(uint64_t)];
+    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+    for (size_t i = 0; i < sizeof watched / sizeof *watched; i++)
+        for (unsigned long at = watched[i].from, left; (left = (watched[i].to - at) / PAGE);) {
+            size_t count = sizeof entries / sizeof *entries;
+            count = left < count ? left : count;
+            if (pread(pagemap, entries, count * sizeof *entries,
+                      (off_t)(at / PAGE * sizeof *entries)) != (ssize_t)(count * sizeof *entries))
+                _exit(1);
+            for (size_t n = 0; n < count; n++, at += PAGE) {
+                uint64_t used = at | !(entries[n] >> OF_FILE & 1);
+                if (entries[n] >> PRESENT && write(used_pages, &used, sizeof used) != sizeof used)
+                    _exit(1);
+            }
+        }
+    close(pagemap);
+}
+
+/* The linker puts this in the place of glibc's (--wrap): so init ends, to become the stub. */
+int __real_fexecve(int fd, char *const argv[], char *const envp[]);
+int __wrap_fexecve(int fd, char *const argv[], char *const envp[]);
+int __wrap_fexecve(int fd, char *const argv[], char *const envp[])
+{
+    if (used_pages >= 0)
+        tell();
+    return __real_fexecve(fd, argv, envp);
 }
 
 static void refresh_auxv(Elf64_auxv_t *auxv)
@@ -294,10 +356,9 @@ __attribute__((used)) void image_start(long *stack)
 
     while (*end)
         end++;
-    if (!saved.content)
-        map_only_what_is_used();
-    else if (is_long(argv))
-        copy_front();
+    if (watched->to)
+        watch();
+    write_ahead(argv);
     RAW(arch_prctl, ARCH_SET_FS, (long)saved.thread, 0, 0);
     refresh_auxv((Elf64_auxv_t *)(end + 1));
     refresh_thread();
@@ -312,7 +373,12 @@ __attribute__((used)) void image_start(long *stack)
     __libc_argc = argc;
     __libc_argv = _dl_argv = argv;
     program_invocation_name = program_invocation_short_name = argv[0] ? argv[0] : (char *)"ocirt";
-    _exit(run(argv, envp));
+    if (watched->to) /* opened here: init will have another root directory */
+        used_pages = open(getenv("OCIRT_PAGES"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    int status = run(argv, envp);
+    if (used_pages >= 0)
+        tell();
+    _exit(status);
 }
 
 /*
@@ -391,18 +457,30 @@ static void check(PyStatus status)
         Py_ExitStatusException(status);
 }
 
-/* AFTER: another program to run; FAR: anything if the last list is far. "" for none of it. */
+/* AFTER: another program to run; WRITTEN: struct written. "" for none of it. */
 enum argument {
-    OUTPUT = 1, PLAIN, HASH_SEED, SEED_PY, AFTER, LISTS, FAR = LISTS + PLACE_LISTS, RECORD, SEARCH_PATH
+    OUTPUT = 1, PLAIN, HASH_SEED, SEED_PY, AFTER, LISTS, MODE = LISTS + PLACE_LISTS, RECORD, WRITTEN,
+    SEARCH_PATH
 };
 
-/* With a page for each block, the question is which pages are copied when they are used. */
-static int spread(char **argv)
+/* Whether the image is to tell which pages are used; and if, with each block of the last list on pages
+   of its own, which blocks. */
+enum mode { REAL, PROFILE, SPREAD };
+
+static enum mode mode_of(const char *word)
 {
-    return *argv[FAR] != 0;
+    return !*word ? REAL : same(word, "spread") ? SPREAD : PROFILE;
 }
 
-static void start_python(int argc, char **argv)
+static void read_written(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    if (!file || fread(&saved.written, sizeof saved.written, 1, file) != 1)
+        fail(path);
+    fclose(file);
+}
+
+static void start_python(int argc, char **argv, enum mode mode)
 {
     PyObjectArenaAllocator arena = { NULL, arena_alloc, arena_free };
     PyPreConfig pre;
@@ -417,7 +495,7 @@ static void start_python(int argc, char **argv)
     PyPreConfig_InitIsolatedConfig(&pre);
     pre.utf8_mode = 1; /* file names and arguments are UTF-8 whatever the locale of the build */
     check(Py_PreInitialize(&pre));
-    place_start(argv + LISTS, argv[RECORD], spread(argv));
+    place_start(argv + LISTS, argv[RECORD], mode == SPREAD);
     PyConfig_InitIsolatedConfig(&config);
     config.use_hash_seed = 1;
     config.hash_seed = strtoul(argv[HASH_SEED], NULL, 10);
@@ -508,7 +586,8 @@ static int *find_tid(void)
  */
 static void fill_holes(void)
 {
-    const size_t arena = 1 << 20, smallest = 16, largest_pooled = 512, largest = 1 << 16;
+    const size_t arena = 1 << 20, smallest = 16, largest_pooled = 512, largest = 1 << 16,
+                 fresh = 1 << 20;
     char *end = sbrk(0), *p;
 
     /* pymalloc: until a block of each size class lies in an arena that is new. */
@@ -523,6 +602,12 @@ static void fill_holes(void)
             ;
         free(p);
     }
+    /* What comes next begins at the same place, even if another image had imported a little more. */
+    p = malloc(smallest);
+    unsigned long here = (unsigned long)p + 2 * smallest, next = HUGE_PAGE_UP(here);
+    if (!p || !malloc(next - here + smallest / 2) || !(p = malloc(fresh)))
+        fail("malloc");
+    free(p);
 }
 
 static void save_thread(void)
@@ -597,36 +682,27 @@ static unsigned long find_heap(unsigned long data_from, unsigned long data_to)
  */
 static off_t put_huge(int fd, unsigned long from, unsigned long to, off_t offset)
 {
-    char *piece = mmap(NULL, PLACE_ALIGNMENT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+    char *piece = mmap(NULL, HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                        -1, 0);
     if (piece == MAP_FAILED)
         fail("mmap");
-    for (; from < to; from += PLACE_ALIGNMENT, offset += (off_t)PLACE_ALIGNMENT) {
-        size_t size = to - from < PLACE_ALIGNMENT ? to - from : PLACE_ALIGNMENT;
+    for (; from < to; from += HUGE_PAGE, offset += (off_t)HUGE_PAGE) {
+        size_t size = to - from < HUGE_PAGE ? to - from : HUGE_PAGE;
         memcpy(piece, (void *)from, size);
-        memset(piece + size, 0, PLACE_ALIGNMENT - size);
-        put(fd, piece, PLACE_ALIGNMENT, offset);
+        memset(piece + size, 0, HUGE_PAGE - size);
+        put(fd, piece, HUGE_PAGE, offset);
     }
-    munmap(piece, PLACE_ALIGNMENT);
+    munmap(piece, HUGE_PAGE);
     return offset;
 }
 
 /* Note which pages of the front have content: before the data, with the notes, is saved. */
-static void look_at_front(unsigned long placed_to)
+static void look_at_front(void)
 {
-    unsigned long room = (unsigned long)place_take(0) - FRONT;
-
-    saved.huge = PLACE_DOWN(placed_to - FRONT + FRESH);
-    if (!saved.huge)
-        saved.huge = PLACE_ALIGNMENT;
-    if (room > LARGEST_COPY) {
-        fprintf(stderr, "image: %lu bytes of placed blocks\n", room);
-        exit(1);
-    }
-    for (unsigned long at = 0; at < room; at += PAGE)
+    for (unsigned long at = 0; at < HUGE_PAGE; at += PAGE)
         if (memcmp((void *)(FRONT + at), zero, PAGE)) {
             saved.full[at / PAGE / 8] |= (unsigned char)(1 << at / PAGE % 8);
-            saved.content = at + PAGE;
+            saved.front = at + PAGE;
         }
 }
 
@@ -651,20 +727,23 @@ static void add(unsigned long from, unsigned long to)
 }
 
 /*
- * Add the front, and return its content's second mapping, for copy_front. Of that the page cache may
+ * Add the front, and return the second mapping of what copy_front copies. Of that the page cache may
  * have huge pages; the front itself is one page off, so that they don't fit: who uses a little of it
  * shall get little of it.
  */
-static Elf64_Phdr add_front(unsigned long room_to)
+static Elf64_Phdr add_front(void)
 {
-    off_t begin = (off_t)PLACE_UP((unsigned long)out.end);
-    Elf64_Phdr front = segment(FRONT, room_to, begin + (off_t)PAGE);
-    Elf64_Phdr again = segment(PLACE_FAR, PLACE_FAR + PLACE_UP(saved.content + PAGE), begin);
+    off_t begin = (off_t)HUGE_PAGE_UP((unsigned long)out.end);
+    unsigned long to = PAGE_UP((unsigned long)place_take(0)), end = to;
+    Elf64_Phdr front = segment(FRONT, to, begin + (off_t)PAGE);
+    Elf64_Phdr again = segment(PLACE_FAR, PLACE_FAR + HUGE_PAGE_UP(saved.front + PAGE), begin);
 
-    front.p_filesz = saved.content;
+    while (!memcmp((void *)(end - PAGE), zero, PAGE))
+        end -= PAGE;
+    front.p_filesz = end - FRONT;
     again.p_flags = PF_R;
     out.segments[out.count++] = front;
-    out.end = put_huge(out.fd, FRONT - PAGE, FRONT + saved.content, begin);
+    out.end = put_huge(out.fd, FRONT - PAGE, end, begin);
     return again;
 }
 
@@ -695,17 +774,14 @@ static void add_constant(const Elf64_Phdr *p)
         out.end = (off_t)PAGE_UP(to);
 }
 
-/*
- * Write the image. Nothing may be allocated from here on: the heap is being copied. placed_to is the
- * end of the placed blocks, if the front is to be copied.
- */
-static void dump(const char *path, unsigned long placed_to)
+/* Write the image. Nothing may be allocated from here on: the heap is being copied. */
+static void dump(const char *path, enum mode mode)
 {
     const Elf64_Ehdr *seed = (const Elf64_Ehdr *)__ehdr_start;
     const Elf64_Phdr *old = (const Elf64_Phdr *)(__ehdr_start + seed->e_phoff);
     Elf64_Ehdr header = *seed;
     Elf64_Phdr again;
-    unsigned long data_from = 0, data_to = 0, heap_from;
+    unsigned long data_from = 0, data_to = 0, heap_from, heap_to;
 
     out.fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
     if (out.fd < 0)
@@ -723,25 +799,27 @@ static void dump(const char *path, unsigned long placed_to)
         }
     }
     heap_from = find_heap(data_from, data_to);
-    saved.data = data_from;
-    saved.data_end = data_to;
-    saved.heap = heap_from;
-    saved.heap_end = PAGE_UP((unsigned long)sbrk(0));
-    if (placed_to)
-        look_at_front(placed_to);
-    if (saved.content) {
-        add(data_from, FRONT);
-        again = add_front(PAGE_UP((unsigned long)place_take(0)));
-        add((unsigned long)region_to, data_to);
-    } else {
-        add(data_from, data_to);
+    heap_to = PAGE_UP((unsigned long)sbrk(0));
+    if (mode != REAL) {
+        watched[0].from = data_from;
+        watched[0].to = data_to;
+        watched[1].from = heap_from;
+        watched[1].to = heap_to;
     }
+    if (mode == SPREAD) {
+        watched[2].from = PLACE_FAR;
+        watched[2].to = PAGE_UP((unsigned long)place_far_end());
+    }
+    look_at_front();
+    add(data_from, FRONT);
+    again = add_front();
+    add((unsigned long)region_to, data_to);
     /* Without address randomisation the heap follows the data; otherwise there is a gap. */
-    add(heap_from, saved.heap_end);
-    if (saved.content)
-        out.segments[out.count++] = again;
-    else
+    add(heap_from, heap_to);
+    if (mode == SPREAD)
         add(PLACE_FAR, PAGE_UP((unsigned long)place_far_end()));
+    else
+        out.segments[out.count++] = again;
 
     header.e_entry = (unsigned long)__ehdr_start + BOOT;
     header.e_phoff = sizeof header;
@@ -759,20 +837,22 @@ int main(int argc, char **argv)
 {
     if (argc <= SEARCH_PATH) {
         fprintf(stderr,
-                "usage: %s OUTPUT PLAIN HASH_SEED SEED.PY AFTER.PY LIST LIST LIST FAR RECORD"
-                " SEARCH_PATH...\n",
+                "usage: %s OUTPUT PLAIN HASH_SEED SEED.PY AFTER.PY LIST LIST LIST MODE RECORD"
+                " WRITTEN SEARCH_PATH...\n",
                 argv[0]);
         return 2;
     }
+    enum mode mode = mode_of(argv[MODE]);
     saved.plain = strdup(argv[PLAIN]);
-    start_python(argc, argv);
+    if (*argv[WRITTEN])
+        read_written(argv[WRITTEN]);
+    start_python(argc, argv, mode);
     plant(argv[SEED_PY], argv[AFTER]);
-    unsigned long placed_to = (unsigned long)place_take(0);
     arenas_are_placed = 1;
     fill_holes();
     arenas_are_placed = 0;
     save_thread();
-    dump(argv[OUTPUT], spread(argv) ? 0 : placed_to);
+    dump(argv[OUTPUT], mode);
     /* Not exit(): nothing of the interpreter is to run again in this process. */
     _exit(0);
 }

@@ -12,7 +12,6 @@
 #define PLACE_H
 #include <stddef.h>
 
-#define PLACE_ALIGNMENT (2UL << 20)
 /* Above the executable and wherever the kernel may put its heap, aligned to a huge page. */
 #define PLACE_FAR 0x100000000UL
 #define PLACE_FAR_ROOM (4UL << 30)

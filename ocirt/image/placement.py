@@ -2,27 +2,35 @@
 """Finding out which of CPython's blocks a start of the image uses, so that they lie together.
 
 Python counts references in the objects themselves: using one means to write to it, and the kernel
-copies the page. Which objects these are only a try can tell. Images that note which of their pages
-were used (profile.py) do what the real one will; once with all blocks where they happen to lie,
-then with a page for each block of the pages that were used.
+copies the page. Which objects these are only a try can tell. Images that tell which of their pages
+were used (image.c, tell) do what the real one will; once with all blocks where they happen to lie,
+then with a page for each block of the pages that were used; in the end with all in their places,
+which tells the pages that each command is going to write to.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import struct
 import subprocess
 import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ocirt.image.rehearsal import Commands, run_quietly
 
-_HERE = Path(__file__).parent
 _PAGE = 4096
 _GRANULE = 16
 _LARGEST = 4 * _PAGE
 _TRIES = 3
+# As image.c has them (struct written).
+_NAME = struct.Struct("=12sI")
+_RANGE = struct.Struct("=II")
+_NAMES, _RANGES = 16, 4096
+# Commands that use most of what is placed; a plan does, too, but is for people.
+_LONG = ("create", "run", "exec", "plan")
 
 Plant = Callable[..., None]
 
@@ -52,9 +60,9 @@ def plant_placed(plant: Plant, image: Path, work: Path, commands: Commands) -> N
 class Placement:
     """Which blocks to place, in three lists, one behind the other.
 
-    Those that short commands use; those that only the others use, which make a process and have
-    the whole front copied at once (image.c); and those which are used besides when the others lie
-    where they will: where names lie decides which types' attributes CPython finds in its cache.
+    Those that short commands use; those that only the others use; and those which are used besides
+    when the others lie where they will: where names lie decides which types' attributes CPython
+    finds in its cache.
     """
 
     def __init__(self, plant: Plant, work: Path, commands: Commands) -> None:
@@ -62,13 +70,15 @@ class Placement:
         self._lists: list[Path] = []
         self._placed: set[int] = set()
         self._blocks = array("Q")
+        self._pages: dict[str, set[int]] = {}  # that each command used, as image.c tells them
 
     def find(self) -> bool:
         """Find the first two; False if allocations differ from run to run."""
         hot = self._used_blocks()
         if not hot:
             return False
-        short = hot & _in_pages(self._blocks, self._used(_is_short))
+        pages = (used for name, used in self._pages.items() if name not in _LONG)
+        short = hot & _in_pages(self._blocks, set().union(*pages))
         self._place("short", short)
         self._place("long", hot - short)
         return True
@@ -83,19 +93,16 @@ class Placement:
 
     def plant_image(self, image: Path) -> bool:
         """Make the image; False if its blocks aren't those that were found."""
+        self._profile()
+        written = self._work / "written"
+        written.write_bytes(_written(self._pages))
         record = self._work / "blocks"
-        self._plant(image, lists=self._lists, record=record)
+        self._plant(image, lists=self._lists, record=record, written=written)
         return _same_order(self._blocks, _read(record))
 
     def _place(self, name: str, numbers: set[int]) -> None:
         self._lists.append(_write(self._work / name, numbers, self._blocks))
         self._placed |= numbers
-
-    def _profile(self, candidates: Path | None = None) -> array[int]:
-        """Make an image that tells which of its pages are used; returns its blocks."""
-        record, profile = self._work / "blocks", self._work / "profile"
-        self._plant(profile, _HERE / "profile.py", lists=self._lists, far=candidates, record=record)
-        return _read(record)
 
     def _used_blocks(self) -> set[int] | None:
         """Return those blocks, not placed so far, that are used; the last profile tells them apart.
@@ -103,28 +110,52 @@ class Placement:
         None if allocations differ from run to run.
         """
         blocks = self._profile()
-        near = _in_pages(blocks, self._used()) - self._placed
+        near = _in_pages(blocks, set().union(*self._pages.values())) - self._placed
         self._blocks = self._profile(_write(self._work / "candidates", near, blocks))
         if not _same_order(blocks, self._blocks):
             return None
-        hot = _in_pages(self._blocks, self._used()) & near
+        hot = _in_pages(self._blocks, set().union(*self._pages.values())) & near
         # Of a large block, such as the table of interned strings, only some pages are used.
         return {n for n in hot if self._blocks[2 * n + 1] <= _LARGEST}
 
-    def _used(self, of: Callable[[list[str]], bool] = lambda words: True) -> set[int]:
-        """Run what the image will be used for; return the pages that some of the commands used."""
-        profile, output = self._work / "profile", self._work / "pages"
-        output.unlink(missing_ok=True)
+    def _profile(self, candidates: Path | None = None) -> array[int]:
+        """See which pages each command uses of an image that tells; returns that image's blocks."""
+        record, profile, output = (self._work / name for name in ("blocks", "profile", "pages"))
+        lists, mode = self._lists, "profile"
+        if candidates:
+            lists, mode = [*lists, candidates], "spread"
+        self._plant(profile, lists=lists, mode=mode, record=record)
         _drop_from_page_cache(profile)
+        self._pages = {}
         for words in self._commands:
-            tell = str(output) if of(words) else os.devnull
-            run_quietly([str(profile), *words], env={"OCIRT_PROFILE": tell, "PATH": os.defpath})
-        return set(_read(output))
+            output.unlink(missing_ok=True)
+            env = {"OCIRT_PAGES": str(output), "PATH": os.defpath}
+            run_quietly([str(profile), *words], env=env)
+            self._pages.setdefault(_name(words), set()).update(_read(output))
+        return _read(record)
 
 
-def _is_short(words: list[str]) -> bool:
-    """Whether a command leaves the front where it is; a plan does, too, but is for people."""
-    return not {"create", "run", "exec", "plan"} & set(words)
+def _name(words: list[str]) -> str:
+    """Return the command of a command line, or what takes its place."""
+    return next((word for word in words if not word.startswith("-")), words[-1])
+
+
+def _written(pages: dict[str, set[int]]) -> bytes:
+    """Return image.c's struct written for the pages that commands used, as image.c tells them."""
+    names, ranges = b"", b""
+    for name, used in pages.items():
+        ranges += b"".join(_RANGE.pack(*run) for run in _runs(p // _PAGE for p in used if p & 1))
+        names += _NAME.pack(name.encode(), len(ranges) // _RANGE.size)
+    if len(pages) >= _NAMES or len(ranges) > _RANGES * _RANGE.size:
+        raise ValueError("image.c has no room for so many commands or ranges of pages")
+    return names.ljust(_NAMES * _NAME.size, b"\0") + ranges.ljust(_RANGES * _RANGE.size, b"\0")
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield numbers that follow each other as first and count."""
+    for _, run in itertools.groupby(enumerate(sorted(numbers)), lambda at: at[1] - at[0]):
+        found = [number for _, number in run]
+        yield found[0], len(found)
 
 
 def _same_order(one: array[int], other: array[int]) -> bool:
@@ -151,6 +182,7 @@ def _in_pages(blocks: array[int], pages: set[int]) -> set[int]:
 
     blocks has address and size of each. Of two at one address the later one exists.
     """
+    pages = {page & -_PAGE for page in pages}
     latest = {blocks[at]: at // 2 for at in range(0, len(blocks), 2)}
     return {
         number

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_a_build_for_this_cpu_would_be_noticed(image: Path, tmp_path: Path) -> N
     script = tmp_path / "seed.py"
     script.write_text("def entry(argv, environ, ignored):\n    return 0\n")
     library = os.path.dirname(os.__file__)
-    nothing = ("", "", "", "", "", "")  # more to run, blocks to place
+    nothing = ("",) * 7  # more to run, blocks to place, pages
     command = [str(SEED), str(tmp_path / "image"), "/nowhere", "1", str(script), *nothing, library]
     subprocess.run(command, check=True, timeout=LIMIT_SECONDS, stdin=subprocess.DEVNULL)
     assert chosen_for_this_cpu(tmp_path / "image", SEED)
@@ -58,10 +59,22 @@ def test_blocks_are_placed(image: Path) -> None:
     again = segments[-1]  # what commands copy that use most of it
     (front,) = (s for s in segments if s[0] == again[0] + PAGE)
     assert front[1] % HUGE == 0
-    assert again[3] >= front[3] + PAGE
+    assert again[3] and again[3] % HUGE == 0
     data = image.read_bytes()[front[0] :]
     pages = [data[at : at + PAGE] for at in range(0, front[3], PAGE)]
     assert sum(page.strip(b"\0") != b"" for page in pages) > 200
+
+
+def test_it_knows_the_pages_that_commands_write_to(image: Path) -> None:
+    written = SEED.with_name("written").read_bytes()
+    assert written in image.read_bytes()
+    names, ends = zip(*struct.iter_unpack("=12sI", written[: 16 * 16]), strict=True)
+    ranges = list(struct.iter_unpack("=II", written[16 * 16 :]))
+    pages = {}
+    for name, begin, end in zip(names, (0, *ends), ends, strict=False):
+        pages[name.rstrip(b"\0").decode()] = sum(count for _, count in ranges[begin:end])
+    assert {"create", "start", "state", "exec", "kill", "delete", "run", "list"} <= pages.keys()
+    assert 20 < pages["state"] < pages["run"] < 1000
 
 
 def test_its_file_is_asked_for_in_huge_pages(
