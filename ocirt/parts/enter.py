@@ -114,7 +114,7 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class LikeInit:
-    """sched_setaffinity(2) to init's CPUs, where the caller was put on others.
+    """sched_setaffinity(2) to init's CPUs, where the caller was put, or stays, on others.
 
     Before the cgroup is joined: what becomes of it there is the kernel's decision (config.md).
     """
@@ -126,8 +126,10 @@ class LikeInit:
             return  # it has just ended
         if cpus != os.sched_getaffinity(0):
             mask = cpu_mask(cpus)
-            call = _linux.SYS_sched_setaffinity
-            c.stub.syscall(call, 0, len(mask), mask, flags=Flag.MAY_FAIL)
+            # At least all of our own cpuset, where that has none of init's.
+            for wanted in (b"\xff" * len(mask), mask):
+                call = _linux.SYS_sched_setaffinity
+                c.stub.syscall(call, 0, len(wanted), wanted, flags=Flag.MAY_FAIL)
 
 
 @dataclass(frozen=True, slots=True)
