@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 try:
-    # Only the image has this module (ocirt/image/image.c).
+    # Only the image has this module (ocirt/image/seed.c).
     import _image  # type: ignore[import-not-found]
 except ImportError:
     #: The launcher of plain Python, which the image leaves for; None: this is plain Python.

@@ -225,12 +225,15 @@ def _one(folder: Path, name: str) -> Path:
 def _compile(seed: Path, work: Path, sources: Path, library: Path) -> None:
     include = sysconfig.get_path("include")
     (work / "found.h").write_text(_found_h(library))
+    (work / "vdso.h").write_text(_vdso_h())
     common = ["gcc", "-O2", "-fno-pie", f"-I{include}", f"-I{work}", "-c"]
     strict = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fno-stack-protector"]
     foreign = ["-w", "-DNDEBUG"]
     objects = []
     for source, flags in (
-        (_HERE / "image.c", strict),
+        (_HERE / "seed.c", strict),
+        (_HERE / "dump.c", strict),
+        (_HERE / "start.c", strict),
         (_HERE / "place.c", strict),
         (
             _PACKAGE / "kernel/_linux.c",
@@ -251,23 +254,28 @@ def _compile(seed: Path, work: Path, sources: Path, library: Path) -> None:
 
 
 def _found_h(library: Path) -> str:
-    """Return the header with what differs between versions of Python and of glibc."""
+    """Return the header with what differs between versions of Python."""
     defined = set(_symbols(library, r"[TD]"))
     functions = {name: _ODD_NAMES.get(name, f"PyInit_{name}") for name in _MODULES}
     table = {name: f for name, f in functions.items() if f in defined} | _OURS
-    libc = subprocess.run(
-        ["gcc", "-print-file-name=libc.a"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    vdso = sorted(s for s in set(_symbols(Path(libc), r"[BbDd]")) if s.startswith("_dl_vdso_"))
-    bootstrap = _bootstrap_code()
     lines = ["#define INIT_FUNCTIONS(X) \\"]
     lines += [f'    X("{name}", {function}) \\' for name, function in sorted(table.items())]
-    lines += ["", "#define VDSO_POINTERS(X) \\", *(f"    X({name}) \\" for name in vdso), ""]
-    for variable, code in bootstrap.items():
+    lines += [""]
+    for variable, code in _bootstrap_code().items():
         words = ", ".join(str(byte) for byte in code)
         lines.append(f"static const unsigned char {variable}[] = {{ {words} }};")
     lines += ["#define BOOTSTRAP_MODULES(X) \\"]
     lines += [f'    X("{name}", {variable}) \\' for name, (variable, _) in _BOOTSTRAP.items()]
+    return "\n".join([*lines, "", ""])
+
+
+def _vdso_h() -> str:
+    """Return the header with what differs between versions of glibc."""
+    libc = subprocess.run(
+        ["gcc", "-print-file-name=libc.a"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    names = sorted(s for s in set(_symbols(Path(libc), r"[BbDd]")) if s.startswith("_dl_vdso_"))
+    lines = ["#define VDSO_POINTERS(X) \\", *(f"    X({name}) \\" for name in names)]
     return "\n".join([*lines, "", ""])
 
 
@@ -317,7 +325,7 @@ class Planter:
     ) -> None:
         """Make an image that has run seed.py and after.
 
-        lists and record are as in place.h, mode and written as in image.c.
+        lists and record are as in place.h, mode and written as in seed.c.
         """
         before, words = self._first
         programs = [str(_HERE / "seed.py"), str(after or "")]

@@ -3,7 +3,7 @@
 
 Python counts references in the objects themselves: using one means to write to it, and the kernel
 copies the page. Which objects these are only a try can tell. Images that tell which of their pages
-were used (image.c, tell) do what the real one will; once with all blocks where they happen to lie,
+were used (start.c, tell) do what the real one will; once with all blocks where they happen to lie,
 then with a page for each block of the pages that were used; in the end with all in their places,
 which tells the pages that each command is going to write to.
 """
@@ -25,7 +25,7 @@ _PAGE = 4096
 _GRANULE = 16
 _LARGEST = 4 * _PAGE
 _TRIES = 3
-# As image.c has them (struct written).
+# As image.h has them (struct written).
 _NAME = struct.Struct("=12sI")
 _RANGE = struct.Struct("=II")
 _NAMES, _RANGES = 16, 4096
@@ -70,7 +70,7 @@ class Placement:
         self._lists: list[Path] = []
         self._placed: set[int] = set()
         self._blocks = array("Q")
-        self._pages: dict[str, set[int]] = {}  # that each command used, as image.c tells them
+        self._pages: dict[str, set[int]] = {}  # that each command used, as start.c tells them
 
     def find(self) -> bool:
         """Find the first two; False if allocations differ from run to run."""
@@ -141,13 +141,13 @@ def _name(words: list[str]) -> str:
 
 
 def _written(pages: dict[str, set[int]]) -> bytes:
-    """Return image.c's struct written for the pages that commands used, as image.c tells them."""
+    """Return image.h's struct written for the pages that commands used, as start.c tells them."""
     names, ranges = b"", b""
     for name, used in pages.items():
         ranges += b"".join(_RANGE.pack(*run) for run in _runs(p // _PAGE for p in used if p & 1))
         names += _NAME.pack(name.encode(), len(ranges) // _RANGE.size)
     if len(pages) >= _NAMES or len(ranges) > _RANGES * _RANGE.size:
-        raise ValueError("image.c has no room for so many commands or ranges of pages")
+        raise ValueError("image.h has no room for so many commands or ranges of pages")
     return names.ljust(_NAMES * _NAME.size, b"\0") + ranges.ljust(_RANGES * _RANGE.size, b"\0")
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the seed runs before it is saved: import the whole application, leave `entry`.
 
-It runs once, when the image is built, in the interpreter of image.c. Its search path holds the
+It runs once, when the image is built, in the interpreter of seed.c. Its search path holds the
 standard library's directory and the checkout; afterwards there is none, and what isn't imported
 here can't be imported any more.
 """
