@@ -153,6 +153,20 @@ def members(directory: str) -> list[int]:
     return [pid for line in text.split() if (pid := int(line))]
 
 
+def effective_cpus(paths: CgroupPaths) -> str:
+    """Return the CPUs that the cgroups let processes have, as a list (cpuset(7)); "" if unknown."""
+    directory, name = paths.v1.get("cpuset", ""), "cpuset.effective_cpus"
+    if paths.unified:
+        directory, name = paths.unified, "cpuset.cpus.effective"
+    while directory.strip("/"):
+        try:
+            return files.read(f"{directory}/{name}").strip()
+        except FileNotFoundError:
+            # Where v2's controller isn't enabled, those of the cgroup above count.
+            directory = dirname(directory)
+    return ""
+
+
 def _make(directory: str) -> bool:
     """Make a directory and its parents; False if it was there already."""
     for _ in range(_MKDIR_TRIES):

@@ -138,10 +138,13 @@ def main() -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--plain", type=Path, required=True, help="the launcher of plain Python")
     parser.add_argument("--work", type=Path, required=True, help="a directory for what is made")
+    parser.add_argument("--hash-seed", type=int, help="Python's, to compare builds (else random)")
     options = parser.parse_args()
     try:
         work = options.work.resolve()
-        image, probe = build(work, options.plain.absolute())
+        # Python's own is 32 bits; 0 would mean none.
+        hash_seed = options.hash_seed or 1 + secrets.randbelow(2**32 - 1)
+        image, probe = build(work, options.plain.absolute(), hash_seed)
     except CannotBuildError as e:
         print(f"no image, plain Python instead: {e}", file=sys.stderr)
         return _CANNOT
@@ -153,10 +156,10 @@ def main() -> int:
     return 0
 
 
-def build(work: Path, plain: Path) -> tuple[Path, Path]:
+def build(work: Path, plain: Path, hash_seed: int) -> tuple[Path, Path]:
     """Return a new image below work, and one to test images with (probe.py).
 
-    Cold paths leave it for the launcher plain.
+    Cold paths leave it for the launcher plain. hash_seed decides where much lies.
 
     Raises CannotBuildError, and CalledProcessError where a tool fails that should not.
     """
@@ -168,7 +171,7 @@ def build(work: Path, plain: Path) -> tuple[Path, Path]:
     image, probe = work / "image", work / "probe"
     with tempfile.TemporaryDirectory(prefix="ocirt-build-") as folder:
         commands = prepare(Path(folder))
-        plant = Planter(seed, plain, sources, commands)
+        plant = Planter(seed, plain, hash_seed, sources, commands)
         plant_placed(plant, image, work, commands)
         plant(probe, _HERE / "probe.py")
     return image, probe
@@ -303,10 +306,11 @@ class Planter:
     Every run of one planter allocates in the same order (place.h): it has one hash seed.
     """
 
-    def __init__(self, seed: Path, plain: Path, sources: Path, commands: Commands) -> None:
+    def __init__(
+        self, seed: Path, plain: Path, hash_seed: int, sources: Path, commands: Commands
+    ) -> None:
         self._commands = json.dumps(commands)
-        # Python's own hash seed is 32 bits; 0 would mean none.
-        self._first = [str(seed)], [str(plain), str(1 + secrets.randbelow(2**32 - 1))]
+        self._first = [str(seed)], [str(plain), str(hash_seed)]
         prctl = _one(sources, "prctl.py").parent
         self._search = [str(_PACKAGE.parent), sysconfig.get_path("stdlib"), str(prctl)]
         fixed = ["setarch", "--addr-no-randomize"]

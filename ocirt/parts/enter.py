@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ocirt.cgroups import manager
+from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
+from ocirt.kernel.affinity import stay_here
 from ocirt.kernel.stublist import Flag
 from ocirt.parts import intelrdt
 from ocirt.parts.identity import keyring_name
-from ocirt.parts.scheduling import SetAffinity, cpu_mask
+from ocirt.parts.scheduling import SetAffinity, cpu_mask, list_mask
 from ocirt.parts.stdio import may_change_owner
 from ocirt.parts.step import Action, Context, Side, Step
 from ocirt.spec.model import Process, Rlimit
@@ -54,7 +56,8 @@ def steps(
     yield stub("fork into the pid namespace", "/linux/namespaces", Fork(pid_to))
     affinity = process.exec_cpu_affinity
     if affinity is None:
-        yield stub("run on the container's CPUs", "", LikeInit())
+        # Who passes on what a terminal says shall go where there is time.
+        yield stub("run on the container's CPUs", "", LikeInit(stay=not process.terminal))
     elif affinity.initial:
         initial = SetAffinity(affinity.initial, "/process/execCPUAffinity/initial")
         yield stub("run on CPUs before the cgroup", initial.pointer, initial)
@@ -114,22 +117,38 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class LikeInit:
-    """sched_setaffinity(2) to init's CPUs, where the caller was put, or stays, on others.
+    """sched_setaffinity(2) to init's CPUs, where the caller was put on others.
 
-    Before the cgroup is joined: what becomes of it there is the kernel's decision (config.md).
+    Before the cgroup is joined: what becomes of it there is the kernel's decision (config.md). With
+    stay runtime and stub are on one CPU up to here: they wait for each other, which takes longest
+    from one CPU to another.
     """
 
+    stay: bool
+
     def run(self, c: Context) -> None:
+        ours = os.sched_getaffinity(0)
         try:
-            cpus = os.sched_getaffinity(c.init_pid)
+            theirs = os.sched_getaffinity(c.init_pid)
         except OSError:
             return  # it has just ended
-        if cpus != os.sched_getaffinity(0):
-            mask = cpu_mask(cpus)
-            # At least all of our own cpuset, where that has none of init's.
-            for wanted in (b"\xff" * len(mask), mask):
-                call = _linux.SYS_sched_setaffinity
-                c.stub.syscall(call, 0, len(wanted), wanted, flags=Flag.MAY_FAIL)
+        if self.stay and (before := stay_here()):
+            self._go(c, before)
+        if theirs != ours:
+            mask = cpu_mask(theirs)
+            # Init wasn't bound to them: as it, the program gets more should the cpuset grow.
+            if c.cgroup is not None and mask == _cpuset(c.cgroup):
+                mask = b"\xff" * len(mask)
+            self._go(c, mask)
+
+    def _go(self, c: Context, mask: bytes) -> None:
+        call = _linux.SYS_sched_setaffinity
+        c.stub.syscall(call, 0, len(mask), mask, flags=Flag.MAY_FAIL)
+
+
+def _cpuset(paths: CgroupPaths) -> bytes:
+    cpus = manager.effective_cpus(paths)
+    return list_mask(cpus, "/linux/cgroupsPath") if cpus else b""
 
 
 @dataclass(frozen=True, slots=True)

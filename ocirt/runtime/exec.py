@@ -15,7 +15,6 @@ import struct
 from ocirt.cgroups import manager
 from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError, StateConflictError, describe
-from ocirt.kernel.affinity import stay_here
 from ocirt.kernel.files import open_procfs
 from ocirt.kernel.process import sealed_memfd
 from ocirt.kernel.stublist import PID_SIZE, Failure, Report
@@ -134,10 +133,6 @@ def _context(entry: Entry, record: Record, config: Config, pidfd: int) -> Contex
 
 def _enter(c: Context, config: Config, record: Record, options: ExecOptions) -> tuple[int, int]:
     process = process_of(config, options)
-    # Runtime, stub and program wait for each other; that takes longest from one CPU to another. The
-    # stub goes where init may go (LikeInit), unless the process has CPUs of its own.
-    if process.exec_cpu_affinity is None and not process.terminal:
-        stay_here()
     for step in lsm.early_steps(process):
         step.action.run(c)
     check_console(

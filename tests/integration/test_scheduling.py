@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Container
+from tests.harness import Container, cgroup
 from tests.integration.test_exec import NOT_RUN, execute, started
 
 SINCE_12 = pytest.mark.peer_fails("runc", "has it since 1.2")
@@ -99,6 +99,20 @@ def test_exec_runs_where_the_container_does(container: Container) -> None:
             os.sched_setaffinity(0, ours)
         mask = int(shown.stdout.split()[1].replace(",", ""), 16)
         assert {n for n in range(4096) if mask >> n & 1} == theirs
+
+
+def test_a_cpuset_that_grows(container: Container, tmp_path: Path) -> None:
+    """Who was let in while the container had one CPU gets the others, too: it chose none itself."""
+    if "cpuset" not in cgroup.hierarchies() or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs cgroup v1's cpuset, and two CPUs")
+    container.bundle.set("/linux/resources/cpu", {"cpus": "0"})
+    started(container)
+    file = tmp_path / "pid"
+    execute(container, "--detach", f"--pid-file={file}", "/bin/sleep", "1000").checked()
+    pids = (container.pid, int(file.read_text()))
+    assert [os.sched_getaffinity(pid) for pid in pids] == [{0}, {0}]
+    container.cgroup_file("cpuset", "cpuset.cpus").write_text("0-1")
+    assert [os.sched_getaffinity(pid) for pid in pids] == [{0, 1}, {0, 1}]
 
 
 @SINCE_12

@@ -84,3 +84,20 @@ def test_apply_skips_optional_files_only(tmp_path: Path) -> None:
 def test_apply_names_a_controller_that_has_no_directory() -> None:
     with pytest.raises(StepError, match=r"\[/p\].*controller cpu"):
         manager.apply(CgroupPaths({}), [Write("cpu", "f", "1", "/p")], Phase.EARLY)
+
+
+def test_effective_cpus_are_those_of_the_next_cgroup_that_has_the_controller(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "cpuset.cpus.effective").write_text("0-3\n")
+    paths = CgroupPaths({}, str(tmp_path / "a/b"))
+    assert manager.effective_cpus(paths) == "0-3"
+    (tmp_path / "a/b/cpuset.cpus.effective").write_text("2\n")
+    assert manager.effective_cpus(paths) == "2"
+
+
+def test_effective_cpus_of_v1(tmp_path: Path) -> None:
+    (tmp_path / "cpuset.effective_cpus").write_text("1,3\n")
+    assert manager.effective_cpus(CgroupPaths({"cpuset": str(tmp_path)})) == "1,3"
+    assert manager.effective_cpus(CgroupPaths({"memory": str(tmp_path)})) == ""
