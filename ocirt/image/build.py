@@ -333,10 +333,9 @@ class Planter:
         """
         before, words = self._first
         programs = [str(_HERE / "seed.py"), str(after or "")]
-        paths = [*map(str, lists)]
+        paths, gap = [*map(str, lists)], [""] * (_LISTS - len(lists))
         # In a spread one the last list is the one that is far away.
-        paths[-1:-1] = [""] * (_LISTS - len(paths)) if mode == "spread" else []
-        paths += [""] * (_LISTS - len(paths))
+        paths = [*paths[:-1], *gap, paths[-1]] if mode == "spread" else [*paths, *gap]
         placing = [*paths, mode, str(record or ""), str(written or "")]
         tunables = ",".join(f"-{name}" for name in _BASELINE)
         subprocess.run(

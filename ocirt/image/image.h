@@ -28,7 +28,7 @@ struct written {
     } ranges[4096];
 };
 
-/* Not in the front, which is replaced while this is read. */
+/* This and watched aren't in the front, which is replaced after they have been read. */
 extern struct saved {
     unsigned long thread;  /* the FS base: glibc's thread structure, in the heap */
     int *tid;              /* where glibc keeps the thread's id */

@@ -45,7 +45,7 @@ def plant_placed(plant: Plant, image: Path, work: Path, commands: Commands) -> N
         try:
             place = Placement(plant, work, commands)
             done = place.find() and place.refine()
-        except subprocess.CalledProcessError as e:
+        except (subprocess.SubprocessError, OSError, ValueError) as e:
             print(f"blocks aren't placed: {e}", file=sys.stderr)
             break
         finally:
@@ -142,6 +142,8 @@ def _name(words: list[str]) -> str:
 
 def _written(pages: dict[str, set[int]]) -> bytes:
     """Return image.h's struct written for the pages that commands used, as start.c tells them."""
+    # Where no container can be run, a plan tells most of what making one uses.
+    pages = dict.fromkeys(_LONG, pages["plan"]) | pages
     names, ranges = b"", b""
     for name, used in pages.items():
         ranges += b"".join(_RANGE.pack(*run) for run in _runs(p // _PAGE for p in used if p & 1))

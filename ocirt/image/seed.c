@@ -223,20 +223,20 @@ static int *find_tid(void)
 {
     int *words = (int *)saved.thread, *found = NULL;
     int count = (int)(PAGE / sizeof *words), pipe_ends[2], matches = 0;
-    char same[PAGE / sizeof *words];
+    char equal[PAGE / sizeof *words];
 
     if (pipe(pipe_ends) < 0)
         fail("pipe");
     pid_t child = fork();
     if (child == 0) {
         for (int i = 0; i < count; i++)
-            same[i] = words[i] == (int)syscall(SYS_gettid);
-        _exit(write(pipe_ends[1], same, sizeof same) != sizeof same);
+            equal[i] = words[i] == (int)syscall(SYS_gettid);
+        _exit(write(pipe_ends[1], equal, sizeof equal) != sizeof equal);
     }
-    if (child < 0 || read(pipe_ends[0], same, sizeof same) != sizeof same)
+    if (child < 0 || read(pipe_ends[0], equal, sizeof equal) != sizeof equal)
         fail("fork");
     for (int i = 0; i < count; i++)
-        if (same[i] && words[i] == (int)syscall(SYS_gettid)) {
+        if (equal[i] && words[i] == (int)syscall(SYS_gettid)) {
             found = &words[i];
             matches++;
         }

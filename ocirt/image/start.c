@@ -61,6 +61,7 @@ static void copy_front(void)
             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != (long)FRONT)
         return;
     RAW(madvise, FRONT, HUGE_PAGE, MADV_HUGEPAGE, 0);
+    RAW(madvise, FRONT, saved.front, MADV_POPULATE_WRITE, 0); /* at once also where there is none */
     for (unsigned long at = 0; at < saved.front; at += PAGE)
         if (saved.full[at / PAGE / 8] & 1 << at / PAGE % 8) {
             unsigned long to = FRONT + at, from = PLACE_FAR + PAGE + at, words = PAGE / 8;
@@ -96,7 +97,7 @@ static void write_ahead(char **argv)
 
 /* ---- An image that tells which of its pages are used, for placement.py; all else is the real one's. ---- */
 
-struct watched watched[3];
+struct watched watched[3] __attribute__((section(".back")));
 static int used_pages = -1; /* the file that gets their addresses */
 
 /* Have the kernel read and map just the pages that are used. */

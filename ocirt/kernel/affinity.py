@@ -10,6 +10,8 @@ from ocirt.kernel import _linux
 
 # Of 8192 CPUs, the most that Linux is built for.
 _LONGEST = 1024
+#: All CPUs, for sched_setaffinity(2): what that allows then is what the cpuset has.
+EVERY = b"\xff" * _LONGEST
 
 _syscall = _linux.syscall
 
@@ -41,7 +43,7 @@ def go_anywhere(after: bytes) -> None:
         _allow(after)
     except OSError:
         # None of those that our caller chose are in the cpuset.
-        _allow(b"\xff" * len(after))
+        _allow(EVERY)
 
 
 def _allowed() -> bytes:

@@ -17,7 +17,7 @@ from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
-from ocirt.kernel.affinity import stay_here
+from ocirt.kernel.affinity import EVERY, stay_here
 from ocirt.kernel.stublist import Flag
 from ocirt.parts import intelrdt
 from ocirt.parts.identity import keyring_name
@@ -40,12 +40,19 @@ _NAMESPACES = {
 
 
 def steps(
-    process: Process, *, report: int, pid_to: int, own_keyring: bool, exact_cgroup: bool
+    process: Process,
+    *,
+    cgroup: CgroupPaths | None,
+    report: int,
+    pid_to: int,
+    own_keyring: bool,
+    exact_cgroup: bool,
 ) -> Iterator[Step]:
     """Yield the way into the container, up to where the program's credentials are taken on.
 
-    report is the socket for errors, pid_to the pipe for the pid of the process inside; own_keyring
-    says that the container has a session keyring, exact_cgroup that the caller chose the cgroup.
+    cgroup is the container's, report the socket for errors, pid_to the pipe for the pid of the
+    process inside; own_keyring says that the container has a session keyring, exact_cgroup that the
+    caller chose the cgroup.
     Each descriptor is closed as soon as it isn't needed: inside, nothing of the host's stays open.
     """
 
@@ -57,7 +64,7 @@ def steps(
     affinity = process.exec_cpu_affinity
     if affinity is None:
         # Who passes on what a terminal says shall go where there is time.
-        yield stub("run on the container's CPUs", "", LikeInit(stay=not process.terminal))
+        yield stub("run on the container's CPUs", "", LikeInit(cgroup, not process.terminal))
     elif affinity.initial:
         initial = SetAffinity(affinity.initial, "/process/execCPUAffinity/initial")
         yield stub("run on CPUs before the cgroup", initial.pointer, initial)
@@ -117,13 +124,14 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class LikeInit:
-    """sched_setaffinity(2) to init's CPUs, where the caller was put on others.
+    """sched_setaffinity(2) to init's CPUs, wherever the caller was put; cgroup is the container's.
 
     Before the cgroup is joined: what becomes of it there is the kernel's decision (config.md). With
     stay runtime and stub are on one CPU up to here: they wait for each other, which takes longest
     from one CPU to another.
     """
 
+    cgroup: CgroupPaths | None
     stay: bool
 
     def run(self, c: Context) -> None:
@@ -132,22 +140,27 @@ class LikeInit:
             theirs = os.sched_getaffinity(c.init_pid)
         except OSError:
             return  # it has just ended
-        if self.stay and (before := stay_here()):
-            self._go(c, before)
-        if theirs != ours:
-            mask = cpu_mask(theirs)
-            # Init wasn't bound to them: as it, the program gets more should the cpuset grow.
-            if c.cgroup is not None and mask == _cpuset(c.cgroup):
-                mask = b"\xff" * len(mask)
-            self._go(c, mask)
-
-    def _go(self, c: Context, mask: bytes) -> None:
-        call = _linux.SYS_sched_setaffinity
-        c.stub.syscall(call, 0, len(mask), mask, flags=Flag.MAY_FAIL)
+        c.cpus = stay_here() if self.stay else b""
+        _go_to(c, EVERY)
+        if theirs == ours and c.cpus and not c.cpus.strip(b"\xff"):
+            return  # neither is bound
+        # Where init isn't bound either, the program gets more, as init, should the cpuset grow.
+        mask = cpu_mask(theirs)
+        if mask != _cpuset(self.cgroup):
+            _go_to(c, mask)
 
 
-def _cpuset(paths: CgroupPaths) -> bytes:
-    cpus = manager.effective_cpus(paths)
+def _go_to(c: Context, mask: bytes) -> None:
+    call = _linux.SYS_sched_setaffinity
+    c.stub.syscall(call, 0, len(mask), mask, flags=Flag.MAY_FAIL)
+
+
+def _cpuset(paths: CgroupPaths | None) -> bytes:
+    """Return a cgroup's CPUs as a mask, b"" if nobody knows."""
+    try:
+        cpus = manager.effective_cpus(paths) if paths else ""
+    except OSError:
+        return b""
     return list_mask(cpus, "/linux/cgroupsPath") if cpus else b""
 
 

@@ -122,7 +122,7 @@ class Context:
     hook_output: tuple[int, int] = (-1, -1)  # files for hooks' stdout and stderr, -1 for none
     hook_copy: int = -1  # what startContainer hooks write
     network: int = -1  # init's network namespace, where devices were moved into it
-    cpus: bytes = b""  # where to go when runtime and init no longer share memory (affinity.py)
+    cpus: bytes = b""  # where to go when there is no more reason to stay (affinity.py)
     hooks_ran: bool = False  # by the runtime: poststop hooks may have to answer them
     moved_devices: list[tuple[str, str]] = field(default_factory=list)  # their old and new names
     inherited: list[int] = field(default_factory=list)  # descriptors that exec's stub gets

@@ -15,6 +15,7 @@ import struct
 from ocirt.cgroups import manager
 from ocirt.cgroups.manager import CgroupPaths
 from ocirt.errors import OcirtError, StateConflictError, describe
+from ocirt.kernel.affinity import go_anywhere
 from ocirt.kernel.files import open_procfs
 from ocirt.kernel.process import sealed_memfd
 from ocirt.kernel.stublist import PID_SIZE, Failure, Report
@@ -138,6 +139,7 @@ def _enter(c: Context, config: Config, record: Record, options: ExecOptions) -> 
     check_console(
         terminal=process.terminal, console_socket=options.console_socket, detach=options.detach
     )
+    container_cgroup = c.cgroup
     if c.cgroup is not None:
         c.cgroup = below(c.cgroup, options.cgroups)
     enter.OpenDirectory(process.cwd).run(c)
@@ -157,6 +159,7 @@ def _enter(c: Context, config: Config, record: Record, options: ExecOptions) -> 
     for step in (
         *enter.steps(
             process,
+            cgroup=container_cgroup,
             report=theirs.fileno(),
             pid_to=pid_to,
             own_keyring=record.own_keyring,
@@ -187,6 +190,7 @@ def _enter(c: Context, config: Config, record: Record, options: ExecOptions) -> 
             # Without its agent the stub ends.
             os.waitpid(pid, 0)
             raise
+    go_anywhere(c.cpus)
     if not report.executed:
         if pid:
             os.waitpid(pid, 0)

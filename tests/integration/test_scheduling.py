@@ -103,16 +103,25 @@ def test_exec_runs_where_the_container_does(container: Container) -> None:
 
 def test_a_cpuset_that_grows(container: Container, tmp_path: Path) -> None:
     """Who was let in while the container had one CPU gets the others, too: it chose none itself."""
-    if "cpuset" not in cgroup.hierarchies() or len(os.sched_getaffinity(0)) < 2:
+    every = os.sched_getaffinity(0)
+    if "cpuset" not in cgroup.hierarchies() or len(every) < 2:
         pytest.skip("needs cgroup v1's cpuset, and two CPUs")
-    container.bundle.set("/linux/resources/cpu", {"cpus": "0"})
+    one, other = sorted(every)[:2]
+    container.bundle.set("/linux/resources/cpu", {"cpus": str(one)})
     started(container)
-    file = tmp_path / "pid"
-    execute(container, "--detach", f"--pid-file={file}", "/bin/sleep", "1000").checked()
-    pids = (container.pid, int(file.read_text()))
-    assert [os.sched_getaffinity(pid) for pid in pids] == [{0}, {0}]
-    container.cgroup_file("cpuset", "cpuset.cpus").write_text("0-1")
-    assert [os.sched_getaffinity(pid) for pid in pids] == [{0, 1}, {0, 1}]
+    pids = [container.pid]
+    # The last caller is itself bound to all that the container has.
+    for callers in (every, {other}, {one}):
+        file = tmp_path / f"pid{len(pids)}"
+        os.sched_setaffinity(0, callers)
+        try:
+            execute(container, "--detach", f"--pid-file={file}", "/bin/sleep", "1000").checked()
+        finally:
+            os.sched_setaffinity(0, every)
+        pids.append(int(file.read_text()))
+    assert [os.sched_getaffinity(pid) for pid in pids] == [{one}] * 4
+    container.cgroup_file("cpuset", "cpuset.cpus").write_text(f"{one},{other}")
+    assert [os.sched_getaffinity(pid) for pid in pids] == [{one, other}] * 4
 
 
 @SINCE_12
