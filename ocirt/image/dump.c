@@ -2,7 +2,6 @@
 /* Writing the image: an ELF file with the seed's code, and its memory as it is (elf(5)). */
 #include "image.h"
 #include <elf.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +33,14 @@ static void put_pages(int fd, unsigned long from, unsigned long to, off_t offset
     for (; from < to; from += PAGE, offset += PAGE)
         if (memcmp((void *)from, zero, PAGE))
             put(fd, (void *)from, PAGE, offset);
+}
+
+/* Return where the content of memory ends: zeros behind it are the kernel's business. */
+static unsigned long content_end(unsigned long from, unsigned long to)
+{
+    while (to > from && !memcmp((void *)(to - PAGE), zero, PAGE))
+        to -= PAGE;
+    return to;
 }
 
 static Elf64_Phdr segment(unsigned long from, unsigned long to, off_t offset)
@@ -96,11 +103,10 @@ static off_t put_huge(int fd, unsigned long from, unsigned long to, off_t offset
 /* Note which pages of the front have content: before the data, with the notes, is saved. */
 static void look_at_front(void)
 {
-    for (unsigned long at = 0; at < HUGE_PAGE; at += PAGE)
-        if (memcmp((void *)(FRONT + at), zero, PAGE)) {
+    saved.front = content_end(FRONT, FRONT + HUGE_PAGE) - FRONT;
+    for (unsigned long at = 0; at < saved.front; at += PAGE)
+        if (memcmp((void *)(FRONT + at), zero, PAGE))
             saved.full[at / PAGE / 8] |= (unsigned char)(1 << at / PAGE % 8);
-            saved.front = at + PAGE;
-        }
 }
 
 /* The image's file, while it is written. */
@@ -111,14 +117,13 @@ static struct {
     Elf64_Phdr segments[40];
 } out;
 
-/* Add memory to the image, as data of its own. Zeros at the end are the kernel's business. */
+/* Add memory to the image, as data of its own. */
 static void add(unsigned long from, unsigned long to)
 {
     Elf64_Phdr *p = &out.segments[out.count++];
 
     *p = segment(from, to, out.end);
-    while (p->p_filesz && !memcmp((void *)(from + p->p_filesz - PAGE), zero, PAGE))
-        p->p_filesz -= PAGE;
+    p->p_filesz = content_end(from, to) - from;
     put_pages(out.fd, from, from + p->p_filesz, out.end);
     out.end += (off_t)p->p_filesz;
 }
@@ -131,12 +136,10 @@ static void add(unsigned long from, unsigned long to)
 static Elf64_Phdr add_front(void)
 {
     off_t begin = (off_t)HUGE_PAGE_UP((unsigned long)out.end);
-    unsigned long to = PAGE_UP((unsigned long)place_take(0)), end = to;
+    unsigned long to = PAGE_UP((unsigned long)place_take(0)), end = content_end(FRONT, to);
     Elf64_Phdr front = segment(FRONT, to, begin + (off_t)PAGE);
     Elf64_Phdr again = segment(PLACE_FAR, PLACE_FAR + HUGE_PAGE_UP(saved.front + PAGE), begin);
 
-    while (!memcmp((void *)(end - PAGE), zero, PAGE))
-        end -= PAGE;
     front.p_filesz = end - FRONT;
     again.p_flags = PF_R;
     out.segments[out.count++] = front;

@@ -44,14 +44,13 @@ def plant_placed(plant: Plant, image: Path, work: Path, commands: Commands) -> N
     for _ in range(_TRIES):
         try:
             place = Placement(plant, work, commands)
-            done = place.find() and place.refine()
+            if place.find() and place.refine() and place.plant_image(image):
+                return
         except (subprocess.SubprocessError, OSError, ValueError) as e:
             print(f"blocks aren't placed: {e}", file=sys.stderr)
             break
         finally:
             (work / "profile").unlink(missing_ok=True)
-        if done and place.plant_image(image):
-            return
     else:
         print("blocks aren't placed: allocations differ from run to run", file=sys.stderr)
     plant(image)

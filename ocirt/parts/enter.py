@@ -142,7 +142,7 @@ class LikeInit:
             return  # it has just ended
         c.cpus = stay_here() if self.stay else b""
         _go_to(c, EVERY)
-        if theirs == ours and c.cpus and not c.cpus.strip(b"\xff"):
+        if theirs == ours and c.cpus == EVERY:
             return  # neither is bound
         # Where init isn't bound either, the program gets more, as init, should the cpuset grow.
         mask = cpu_mask(theirs)

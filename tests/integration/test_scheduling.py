@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,17 @@ from tests.harness import Container, cgroup
 from tests.integration.test_exec import NOT_RUN, execute, started
 
 SINCE_12 = pytest.mark.peer_fails("runc", "has it since 1.2")
+
+
+@contextmanager
+def bound_to(cpus: set[int]) -> Iterator[None]:
+    """Be bound to some CPUs for a while."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @SINCE_12
@@ -92,11 +105,8 @@ def test_exec_runs_where_the_container_does(container: Container) -> None:
     if len(ours) < 2:
         pytest.skip("needs two CPUs")
     for callers in ({min(ours)}, ours):
-        os.sched_setaffinity(0, callers)
-        try:
+        with bound_to(callers):
             shown = execute(container, "/bin/grep", "Cpus_allowed:", "/proc/self/status").checked()
-        finally:
-            os.sched_setaffinity(0, ours)
         mask = int(shown.stdout.split()[1].replace(",", ""), 16)
         assert {n for n in range(4096) if mask >> n & 1} == theirs
 
@@ -113,11 +123,8 @@ def test_a_cpuset_that_grows(container: Container, tmp_path: Path) -> None:
     # The last caller is itself bound to all that the container has.
     for callers in (every, {other}, {one}):
         file = tmp_path / f"pid{len(pids)}"
-        os.sched_setaffinity(0, callers)
-        try:
+        with bound_to(callers):
             execute(container, "--detach", f"--pid-file={file}", "/bin/sleep", "1000").checked()
-        finally:
-            os.sched_setaffinity(0, every)
         pids.append(int(file.read_text()))
     assert [os.sched_getaffinity(pid) for pid in pids] == [{one}] * 4
     container.cgroup_file("cpuset", "cpuset.cpus").write_text(f"{one},{other}")
@@ -138,15 +145,12 @@ def test_where_a_container_may_run(container: Container) -> None:
     every = os.sched_getaffinity(0)
     places = [every, {min(every)}, {max(every)}]
     for allowed in places:
-        os.sched_setaffinity(0, allowed)
-        try:
+        with bound_to(allowed):
             container.create()
             assert os.sched_getaffinity(container.pid) == allowed
             container.start()
             assert os.sched_getaffinity(container.pid) == allowed
-        finally:
-            os.sched_setaffinity(0, every)
-            container.delete("--force")
+        container.delete("--force")
 
 
 ALLOWED = "Cpus_allowed_list:"
