@@ -238,6 +238,7 @@ def _compile(seed: Path, work: Path, sources: Path, library: Path) -> None:
         (_HERE / "dump.c", strict),
         (_HERE / "start.c", strict),
         (_HERE / "place.c", strict),
+        (_HERE / "slot.c", strict),
         (
             _PACKAGE / "kernel/_linux.c",
             ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"],

@@ -66,6 +66,10 @@ enum mode { REAL, PROFILE, SPREAD };
 /* Write the image. Nothing may be allocated from here on: the heap is being copied. */
 void dump(const char *path, enum mode mode);
 
+/* Wait until few others create (slot.c); returns the descriptor that holds the slot, -1 for none. */
+int take_slot(void);
+extern int held_slot; /* kernel/_linux.c has it, to give it back */
+
 /* Say what failed, by errno, and end the seed. */
 void fail(const char *what);
 

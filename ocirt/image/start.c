@@ -70,20 +70,28 @@ static void copy_front(void)
     RAW(munmap, PLACE_FAR, HUGE_PAGE_UP(saved.front + PAGE), 0, 0);
 }
 
+/* Return the index of the command among those of saved.written, or of the empty one that ends these. */
+static unsigned int command(char **argv)
+{
+    const struct written *w = &saved.written;
+
+    for (; *argv; argv++)
+        for (unsigned int i = 0; w->commands[i].end; i++)
+            if (same(*argv, w->commands[i].name))
+                return i;
+    return sizeof w->commands / sizeof *w->commands - 1;
+}
+
 /*
- * Have the kernel copy at once the pages that the command will write to: each would be a fault of its
+ * Have the kernel copy at once the pages that a command will write to: each would be a fault of its
  * own, which takes longer. Only speed depends on it: a word may be the value of an option, and
  * kernels before 5.14 don't know the advice.
  */
-static void write_ahead(char **argv)
+static void write_ahead(unsigned int which)
 {
     const struct written *w = &saved.written;
-    unsigned int from = 0, to = 0, many = 0;
+    unsigned int from = which ? w->commands[which - 1].end : 0, to = w->commands[which].end, many = 0;
 
-    for (; *argv && !to; argv++)
-        for (unsigned int i = 0, at = 0; w->commands[i].end && !to; at = w->commands[i++].end)
-            if (same(*argv, w->commands[i].name))
-                from = at, to = w->commands[i].end;
     for (unsigned int i = from; i < to; i++)
         if (w->ranges[i].page - FRONT / PAGE < HUGE_PAGE / PAGE)
             many += w->ranges[i].count;
@@ -252,7 +260,10 @@ __attribute__((used)) void image_start(long *stack)
         end++;
     if (watched->to)
         watch();
-    write_ahead(argv);
+    unsigned int which = command(argv);
+    int slot = same(saved.written.commands[which].name, "create") ? take_slot() : -1;
+    write_ahead(which);
+    held_slot = slot;
     RAW(arch_prctl, ARCH_SET_FS, (long)saved.thread, 0, 0);
     refresh_auxv((Elf64_auxv_t *)(end + 1));
     refresh_thread();

@@ -358,12 +358,29 @@ static PyObject *linux_last_words(PyObject *self, PyObject *args)
         RAW(exit_group, 1, 0, 0, 0);
 }
 
+/* The descriptor that the image's start took (image/slot.c), -1 for none. */
+int held_slot = -1;
+
+PyDoc_STRVAR(give_slot_back_doc,
+"give_slot_back()\n\n"
+"Let another process create a container in this one's place (image/slot.c).");
+
+static PyObject *linux_give_slot_back(PyObject *self, PyObject *args)
+{
+    (void)self, (void)args;
+    if (held_slot >= 0)
+        close(held_slot);
+    held_slot = -1;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     { "syscall", (PyCFunction)(void (*)(void))linux_syscall, METH_FASTCALL, syscall_doc },
     { "clone3", linux_clone3, METH_VARARGS, clone3_doc },
     { "clone_shared", linux_clone_shared, METH_VARARGS, clone_shared_doc },
     { "turn", linux_turn, METH_VARARGS, turn_doc },
     { "last_words", linux_last_words, METH_VARARGS, last_words_doc },
+    { "give_slot_back", linux_give_slot_back, METH_NOARGS, give_slot_back_doc },
     { NULL, NULL, 0, NULL },
 };
 

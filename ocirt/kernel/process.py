@@ -60,6 +60,8 @@ def clone_shared(
 turn = _linux.turn
 #: last_words(channel, packet): see _linux.c.
 last_words = _linux.last_words
+#: give_slot_back(): see image/slot.c.
+give_slot_back = _linux.give_slot_back
 
 
 def unshare(flags: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ocirt.errors import OcirtError
 from ocirt.kernel.files import real_path, write_all
+from ocirt.kernel.process import give_slot_back
 from ocirt.kernel.unix import bind_in, pair
 from ocirt.parts.netdevices import give_back
 from ocirt.parts.step import Context, Side, Undo, UndoKind
@@ -79,9 +80,13 @@ def create_locked(
     store: Store, container_id: str, options: CreateOptions, *, foreground: bool = False
 ) -> Created:
     """Create a container, and keep others from it; foreground is run's. As create()."""
+    if options.listen_fds or options.preserve_fds:
+        give_slot_back()  # its descriptor isn't the caller's
     check_options(options)
     bundle = real_path(options.bundle)
     config, text = load(bundle, options.config)
+    if config.hooks.in_create():
+        give_slot_back()  # nobody waits for others' programs
     terminal = config.process is not None and config.process.terminal
     check_console(terminal=terminal, console_socket=options.console_socket, detach=not foreground)
     protect_executable(config)

@@ -150,8 +150,7 @@ class Execution:
         """
         # Two CPUs with one memory interrupt each other for each change of its mappings, and one of
         # them always sleeps. Hooks are others' programs: they are not to be bound.
-        hooks = self.context.config.hooks
-        if not (hooks.prestart or hooks.create_runtime or hooks.create_container):
+        if not self.context.config.hooks.in_create():
             self.context.cpus = stay_here()
         context = self.context.of_init()
         init = Execution(context, self.ours, self.theirs, self.note, self.observe, _shared=True)

@@ -138,6 +138,10 @@ class Hooks:
     poststart: tuple[Hook, ...] = ()
     poststop: tuple[Hook, ...] = ()
 
+    def in_create(self) -> bool:
+        """Tell whether programs of others run while the container is created."""
+        return bool(self.prestart or self.create_runtime or self.create_container)
+
 
 @dataclass(frozen=True, slots=True)
 class Config:

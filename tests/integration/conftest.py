@@ -144,3 +144,13 @@ def make_container(
 def container(make_container: MakeContainer) -> Container:
     """One container."""
     return make_container()
+
+
+@pytest.fixture
+def image(container: Container) -> Path:
+    """The runtime under test, if it is an image."""
+    path = Path(container.runtime.executable)
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
+    if "start: image" not in version.stdout:
+        pytest.skip("about the image")
+    return path

@@ -22,16 +22,6 @@ PAGE = 4096
 HUGE = 2 << 20
 
 
-@pytest.fixture
-def image(container: Container) -> Path:
-    """The runtime under test, if it is an image."""
-    path = Path(container.runtime.executable)
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
-    if "start: image" not in version.stdout:
-        pytest.skip("about the image")
-    return path
-
-
 def test_it_needs_no_particular_cpu(image: Path) -> None:
     assert chosen_for_this_cpu(image, SEED) == []
 
