@@ -32,7 +32,7 @@ from ocirt.image.rehearsal import Commands, prepare
 _HERE = Path(__file__).parent
 _PACKAGE = _HERE.parent
 _CANNOT = 3
-_LISTS = 3  # of blocks (place.h)
+_LISTS = 5  # of blocks (place.h)
 
 # The built-in modules that ocirt and what it imports of the standard library use; those which this
 # version of Python doesn't have are left out. No pwd and grp: without NSS they couldn't work.

@@ -26,7 +26,7 @@
  * whatever these are, so that the last can be found out when the others' addresses are known. With
  * far those of the last are elsewhere, each on pages of its own.
  */
-#define PLACE_LISTS 3
+#define PLACE_LISTS 5
 void place_start(char *const lists[PLACE_LISTS], const char *record, int far);
 
 /* From now on nothing is placed or recorded. */

@@ -57,11 +57,11 @@ def plant_placed(plant: Plant, image: Path, work: Path, commands: Commands) -> N
 
 
 class Placement:
-    """Which blocks to place, in three lists, one behind the other.
+    """Which blocks to place, in lists, one behind the other.
 
-    Those that short commands use; those that only the others use; and those which are used besides
-    when the others lie where they will: where names lie decides which types' attributes CPython
-    finds in its cache.
+    Those that short commands write to, those that only the others do; what is only read, in the
+    same order: such pages aren't copied; and those which are used besides when the others lie where
+    they will: where names lie decides which types' attributes CPython finds in its cache.
     """
 
     def __init__(self, plant: Plant, work: Path, commands: Commands) -> None:
@@ -72,18 +72,20 @@ class Placement:
         self._pages: dict[str, set[int]] = {}  # that each command used, as start.c tells them
 
     def find(self) -> bool:
-        """Find the first two; False if allocations differ from run to run."""
+        """Find all but the last; False if allocations differ from run to run."""
         hot = self._used_blocks()
         if not hot:
             return False
-        pages = (used for name, used in self._pages.items() if name not in _LONG)
-        short = hot & _in_pages(self._blocks, set().union(*pages))
-        self._place("short", short)
-        self._place("long", hot - short)
+        for written in (1, 0):
+            for short in (True, False):
+                names = (name for name in self._pages if not (short and name in _LONG))
+                pages = {p for name in names for p in self._pages[name] if p & 1 >= written}
+                found = hot & _in_pages(self._blocks, pages) - self._placed
+                self._place(f"{'short' if short else 'long'}{written}", found)
         return True
 
     def refine(self) -> bool:
-        """Find the third."""
+        """Find the last."""
         more = self._used_blocks()
         if more is None:
             return False

@@ -293,7 +293,7 @@ int main(int argc, char **argv)
 {
     if (argc <= SEARCH_PATH) {
         fprintf(stderr,
-                "usage: %s OUTPUT PLAIN HASH_SEED SEED.PY AFTER.PY LIST LIST LIST MODE RECORD"
+                "usage: %s OUTPUT PLAIN HASH_SEED SEED.PY AFTER.PY LIST... MODE RECORD"
                 " WRITTEN SEARCH_PATH...\n",
                 argv[0]);
         return 2;

@@ -33,7 +33,7 @@ def test_a_build_for_this_cpu_would_be_noticed(image: Path, tmp_path: Path) -> N
     script = tmp_path / "seed.py"
     script.write_text("def entry(argv, environ, ignored):\n    return 0\n")
     library = os.path.dirname(os.__file__)
-    nothing = ("",) * 7  # more to run, blocks to place, pages
+    nothing = ("",) * 9  # more to run, blocks to place, pages
     command = [str(SEED), str(tmp_path / "image"), "/nowhere", "1", str(script), *nothing, library]
     subprocess.run(command, check=True, timeout=LIMIT_SECONDS, stdin=subprocess.DEVNULL)
     assert chosen_for_this_cpu(tmp_path / "image", SEED)
