@@ -113,7 +113,7 @@ def _timings(peers: list[Peer], rounds: int, containers: int) -> list[Row]:
         for mode, pause in (("back to back", 0.0), ("idle", IDLE_SECONDS)):
             rows.append(_interleaved(peers, operation, request, mode, pause, rounds))
     few = rounds // 6 + 1
-    rows.append(_interleaved(peers, "64 creates", ["parallel"], "back to back", 0, few // 2 + 1))
+    rows.append(_interleaved(peers, "64 creates", ["parallel"], "back to back", 0, few))
     rows.append(_interleaved(peers, "run, cold", ["cold"], "idle", IDLE_SECONDS, few))
     for peer in peers:
         peer.ask("clean")

@@ -136,6 +136,7 @@ class Driver:
     def cold(self) -> dict[str, float]:
         """Drop the runtime's own file from the page cache."""
         fd = os.open(self.runtime, os.O_RDONLY)
+        os.fsync(fd)  # what isn't written yet stays
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(fd)
         return self.measure("true")

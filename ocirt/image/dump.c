@@ -13,8 +13,6 @@
 #define PAGE_DOWN(x) ((x) & ~(PAGE - 1))
 #define PAGE_UP(x) PAGE_DOWN((x) + PAGE - 1)
 
-extern const char __ehdr_start[]; /* the linker's: the first byte of the executable */
-
 static void put(int fd, const void *data, size_t size, off_t offset)
 {
     for (size_t done = 0; done < size;) {
@@ -198,7 +196,7 @@ void dump(const char *path, enum mode mode)
         }
     }
     heap_from = find_heap(data_from, data_to);
-    heap_to = PAGE_UP((unsigned long)sbrk(0));
+    heap_to = saved.end = PAGE_UP((unsigned long)sbrk(0));
     if (mode != REAL) {
         watched[0].from = data_from;
         watched[0].to = data_to;
@@ -207,7 +205,7 @@ void dump(const char *path, enum mode mode)
     }
     if (mode == SPREAD) {
         watched[2].from = PLACE_FAR;
-        watched[2].to = PAGE_UP((unsigned long)place_far_end());
+        watched[2].to = saved.end = PAGE_UP((unsigned long)place_far_end());
     }
     look_at_front();
     add(data_from, FRONT);

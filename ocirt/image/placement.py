@@ -126,10 +126,10 @@ class Placement:
         if candidates:
             lists, mode = [*lists, candidates], "spread"
         self._plant(profile, lists=lists, mode=mode, record=record)
-        _drop_from_page_cache(profile)
         self._pages = {}
         for words in self._commands:
             output.unlink(missing_ok=True)
+            _drop_from_page_cache(profile)
             env = {"OCIRT_PAGES": str(output), "PATH": os.defpath}
             run_quietly([str(profile), *words], env=env)
             self._pages.setdefault(_name(words), set()).update(_read(output))

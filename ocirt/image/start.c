@@ -56,7 +56,10 @@ VDSO_POINTERS(X)
  */
 static void copy_front(void)
 {
-    RAW(madvise, PLACE_FAR, HUGE_PAGE_UP(saved.front + PAGE), MADV_HUGEPAGE, 0);
+    unsigned long again = HUGE_PAGE_UP(saved.front + PAGE);
+
+    RAW(madvise, PLACE_FAR, again, MADV_HUGEPAGE, 0);
+    RAW(madvise, PLACE_FAR, again, MADV_RANDOM, 0);
     if (raw(__NR_mmap, (long)FRONT, HUGE_PAGE, PROT_READ | PROT_WRITE,
             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != (long)FRONT)
         return;
@@ -67,7 +70,7 @@ static void copy_front(void)
             unsigned long to = FRONT + at, from = PLACE_FAR + PAGE + at, words = PAGE / 8;
             __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
         }
-    RAW(munmap, PLACE_FAR, HUGE_PAGE_UP(saved.front + PAGE), 0, 0);
+    RAW(munmap, PLACE_FAR, again, 0, 0);
 }
 
 /* Return the index of the command among those of saved.written, or of the empty one that ends these. */
@@ -107,13 +110,6 @@ static void write_ahead(unsigned int which)
 
 struct watched watched[3] __attribute__((section(".back")));
 static int used_pages = -1; /* the file that gets their addresses */
-
-/* Have the kernel read and map just the pages that are used. */
-static void watch(void)
-{
-    for (size_t i = 0; i < sizeof watched / sizeof *watched; i++)
-        RAW(madvise, watched[i].from, watched[i].to - watched[i].from, MADV_RANDOM, 0);
-}
 
 /* Append the addresses of these pages, 8 bytes each; of a page that was written to, 1 more. */
 static void tell(void)
@@ -258,8 +254,8 @@ __attribute__((used)) void image_start(long *stack)
 
     while (*end)
         end++;
-    if (watched->to)
-        watch();
+    /* Nothing ahead of what is used, or the kernel reads as much, in small pages, as the disk is set to. */
+    RAW(madvise, __ehdr_start, saved.end - (unsigned long)__ehdr_start, MADV_RANDOM, 0);
     unsigned int which = command(argv);
     int slot = same(saved.written.commands[which].name, "create") ? take_slot() : -1;
     write_ahead(which);
@@ -289,10 +285,10 @@ __attribute__((used)) void image_start(long *stack)
 /*
  * The kernel enters with the stack pointer at argc, in a page apart from all others (BOOT). What isn't
  * in the page cache yet, it shall read and keep in huge pages, which this has to ask for before any
- * of it is touched: code and constants here, the front's content in copy_front.
+ * of it is touched: code and constants, the data behind them, and the front.
  */
 __asm__(".globl image_boot, image_boot_end\nimage_boot:\n mov $28, %eax\n" /* madvise(2) */
-        " mov $code_from, %edi\n mov $code_to, %esi\n sub %edi, %esi\n"
+        " mov $code_from, %edi\n mov $front_from + 0x200000, %esi\n sub %edi, %esi\n"
         " mov $14, %edx\n syscall\n" /* MADV_HUGEPAGE */
         " mov $image_entry, %eax\n jmp *%rax\nimage_boot_end:\n"
         "image_entry:\n xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n"
