@@ -30,6 +30,9 @@ from ocirt.parts.step import Context, Side, Step
 
 # Read here, so that the pre-initialised executable has it without the package beside it.
 _STUB = (Path(__file__).parent.parent / "kernel/stub").read_bytes()
+_STUB_NAME = "ocirt-stub"
+# As a memfd, and as the file of a tmpfs that is mounted nowhere (proc_pid_exe(5)).
+_STUB_LINKS = (f"/memfd:{_STUB_NAME} (deleted)", f"/{_STUB_NAME}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +109,24 @@ def stub_file() -> int:
     mounted nowhere, and read-only.
     """
     try:
-        return sealed_memfd("ocirt-stub", _STUB, executable=True)
+        return sealed_memfd(_STUB_NAME, _STUB, executable=True)
     except PermissionError:
         return _file_in_a_tmpfs(_STUB)
+
+
+def is_stub(pid: int) -> bool:
+    """Tell whether a process executes the stub, or what calls itself so. Raises OSError."""
+    return os.readlink(f"/proc/{pid}/exe") in _STUB_LINKS
 
 
 def _file_in_a_tmpfs(content: bytes) -> int:
     tree = detached_tmpfs()
     try:
-        fd = os.open("stub", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o555, dir_fd=tree)
+        fd = os.open(_STUB_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o555, dir_fd=tree)
         os.write(fd, content)
         os.close(fd)
         mount_setattr(tree, 0, attr_set=MOUNT_ATTR_RDONLY)
-        return os.open("stub", os.O_PATH | os.O_CLOEXEC, dir_fd=tree)
+        return os.open(_STUB_NAME, os.O_PATH | os.O_CLOEXEC, dir_fd=tree)
     finally:
         os.close(tree)
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from ocirt.errors import ContainerNotFoundError, OcirtError
 from ocirt.kernel.files import read_all
 from ocirt.kernel.unix import connect_in
+from ocirt.parts.process import is_stub
 from ocirt.runtime import journal
 from ocirt.runtime.pids import is_alive
 from ocirt.runtime.store import SOCKET, Entry, Record, Store
@@ -29,19 +30,26 @@ class Status(StrEnum):
 def status_of(entry: Entry, record: Record | None) -> tuple[Status, int]:
     """Return a container's status and init's pid (0 unless it runs).
 
-    Nothing is stored that could become wrong: init's life is in /proc, and whether the program was
-    started shows on the socket, which the stub closes when it executes it.
+    Nothing is stored that could become wrong: /proc has init's life, and what it executes.
     """
     if record is None or not record.complete:
         pid = _pid_by_journal(entry)
         return (Status.CREATING, pid) if pid or entry.is_locked() else (Status.STOPPED, 0)
     if not is_alive(record.init_pid, record.init_start):
         return Status.STOPPED, 0
-    waiting = connect_in(entry.fd, SOCKET)
-    if waiting is None:
-        return Status.RUNNING, record.init_pid
-    waiting.close()
-    return Status.CREATED, record.init_pid
+    return (Status.CREATED if _waits(entry, record) else Status.RUNNING), record.init_pid
+
+
+def _waits(entry: Entry, record: Record) -> bool:
+    """Tell whether init is still the stub: the socket is there until the program runs."""
+    try:
+        return is_stub(record.init_pid) and os.access(SOCKET, os.F_OK, dir_fd=entry.fd)
+    except OSError:
+        # Who may not look there can ask; that wakes the stub.
+        waiting = connect_in(entry.fd, SOCKET)
+        if waiting is not None:
+            waiting.close()
+        return waiting is not None
 
 
 def _pid_by_journal(entry: Entry) -> int:
@@ -60,14 +68,18 @@ def state(store: Store, container_id: str) -> dict[str, object]:
     """
     entry = store.open(container_id)
     try:
-        record = entry.read_record()
-        status, pid = status_of(entry, record)
+        return _state(entry)
     finally:
         entry.close()
+
+
+def _state(entry: Entry) -> dict[str, object]:
+    record = entry.read_record()
     if record is None:
         raise ContainerNotFoundError(
-            f"container does not exist: {container_id} (its create has not come far enough)"
+            f"container does not exist: {entry.id} (its create has not come far enough)"
         )
+    status, pid = status_of(entry, record)
     document: dict[str, object] = {
         "ociVersion": record.oci_version,
         "id": record.id,
@@ -89,8 +101,12 @@ def list_containers(store: Store) -> list[dict[str, object]]:
     states: list[dict[str, object]] = []
     for container_id in store.ids():
         try:
-            document = state(store, container_id)
-            owner = os.stat(f"{store.root}/{container_id}").st_uid
+            entry = store.open(container_id)
+            try:
+                document = _state(entry)
+                owner = os.fstat(entry.fd).st_uid
+            finally:
+                entry.close()
         except ContainerNotFoundError:
             continue  # deleted meanwhile
         except (OcirtError, OSError) as e:

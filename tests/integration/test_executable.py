@@ -307,6 +307,7 @@ NO_EXECUTABLE_MEMFDS = """
 echo 2 > /proc/sys/vm/memfd_noexec || exit 90
 R="$1 --root $2" B=$3 I=$4 T=$5
 $R create --bundle $B $I </dev/null >/dev/null 2>&1 || exit 91
+$R state $I | grep -q '"status": "created"' || exit 97
 pid=$($R state $I | sed -n 's/^ *"pid": *\\([0-9]*\\).*/\\1/p')
 stat -L -c %d:%i /proc/$pid/exe || exit 92
 exec 3</proc/$pid/exe || exit 93
