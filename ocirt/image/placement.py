@@ -76,12 +76,14 @@ class Placement:
         hot = self._used_blocks()
         if not hot:
             return False
-        for written in (1, 0):
+        for written in (True, False):
             for short in (True, False):
-                names = (name for name in self._pages if not (short and name in _LONG))
-                pages = {p for name in names for p in self._pages[name] if p & 1 >= written}
+                names = [name for name in self._pages if not (short and name in _LONG)]
+                used = set().union(*(self._pages[name] for name in names))
+                pages = {page for page in used if page & 1 or not written}
                 found = hot & _in_pages(self._blocks, pages) - self._placed
-                self._place(f"{'short' if short else 'long'}{written}", found)
+                kind = "written" if written else "read"
+                self._place(f"{'short' if short else 'long'}-{kind}", found)
         return True
 
     def refine(self) -> bool:

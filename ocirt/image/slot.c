@@ -10,6 +10,7 @@
  * waits for long, whatever the others hang in.
  */
 #include "image.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -37,33 +38,38 @@ static int slots(void)
     return count < MOST ? count : MOST;
 }
 
-static int lock_one(int fd, int count)
+/* Returns 0, -EAGAIN if others have all slots, or why there are none. */
+static long lock_one(long fd, int count)
 {
+    long error = -EINVAL;
+
     for (int i = 0; i < count; i++) {
         struct flock byte = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = i, .l_len = 1 };
-        if (RAW(fcntl, fd, F_OFD_SETLK, &byte, 0) == 0)
-            return 1;
+        error = RAW(fcntl, fd, F_OFD_SETLK, &byte, 0);
+        if (error != -EAGAIN)
+            break;
     }
-    return 0;
+    return error;
 }
 
 int take_slot(void)
 {
     const struct timespec nap = { 0, NAP_NS };
-    int count = slots();
     long file = RAW(openat, AT_FDCWD, FILE_OF_SLOTS, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file < 0)
         return -1;
-    long fd = RAW(fcntl, file, F_DUPFD_CLOEXEC, SLOT_FD, 0);
+    long fd = RAW(fcntl, file, F_DUPFD_CLOEXEC, SLOT_FD, 0), error = -EAGAIN;
+    int count = slots();
+
     RAW(close, file, 0, 0, 0);
-    if (fd < 0)
-        return -1;
-    /* Not asleep in the kernel until the lock is free: that has no time limit. */
-    for (int naps = 0; naps < NAPS; naps++) {
-        if (lock_one((int)fd, count))
-            return (int)fd;
-        RAW(nanosleep, &nap, 0, 0, 0);
+    /* Not asleep in the kernel until a lock is free: that has no time limit. */
+    for (int naps = 0; error == -EAGAIN && naps <= NAPS; naps++) {
+        if (naps)
+            RAW(nanosleep, &nap, 0, 0, 0);
+        error = lock_one(fd, count);
     }
+    if (error == 0)
+        return (int)fd;
     RAW(close, fd, 0, 0, 0);
     return -1;
 }

@@ -29,7 +29,7 @@ def _stat(pid: int) -> tuple[str, int, int]:
     finally:
         os.close(fd)
     # The second field is the program's name in brackets, which may hold anything.
-    fields = text[text.rindex(b")") + 2 :].split()
+    fields = text[text.rindex(b")") + 2 :].split(None, 20)
     return fields[0].decode(), int(fields[6]), int(fields[19])
 
 
