@@ -294,6 +294,7 @@ class TestEndingSignals:
         self, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         done: list[str] = []
+        signal.signal(number, signal.SIG_DFL)  # nohup(1) has SIGHUP ignored
 
         def create(invocation: Invocation) -> int:
             try:
