@@ -14,6 +14,7 @@ from ocirt.cli.parse import Invocation, Values, parse
 from ocirt.cli.signals import clean_up_when_ended, hear_of_children
 from ocirt.cli.table import GLOBALS
 from ocirt.errors import NeedsPlainPythonError, OcirtError, UsageError, describe
+from ocirt.kernel.process import give_slot_back
 
 _log = logging.getLogger("ocirt")
 
@@ -98,6 +99,8 @@ def _understand(words: Sequence[str]) -> Invocation:
 
 def _carry_out(invocation: Invocation) -> int:
     command = invocation.command
+    if command is None or command.name != "create":
+        give_slot_back()  # the image takes any word for the command
     if invocation.globals.flag("help"):
         stdio.print_out(help.of_command(command) if command else help.overview())
         return 0

@@ -13,6 +13,8 @@
 #define PAGE_DOWN(x) ((x) & ~(PAGE - 1))
 #define PAGE_UP(x) PAGE_DOWN((x) + PAGE - 1)
 
+extern const char __ehdr_start[]; /* the linker's: the first byte of the executable */
+
 static void put(int fd, const void *data, size_t size, off_t offset)
 {
     for (size_t done = 0; done < size;) {

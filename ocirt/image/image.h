@@ -12,7 +12,6 @@
 
 /* layout.ld: where code and data begin that a start uses; the region of placed blocks follows. */
 extern char code_from[], front_from[], region_to[];
-extern const char __ehdr_start[]; /* the linker's: the first byte of the executable */
 #define FRONT ((unsigned long)front_from)
 
 /*
@@ -37,7 +36,7 @@ extern struct saved {
     size_t robust_size;
     PyObject *entry;       /* what to call: entry(argv, environ, ignored) */
     const char *plain;     /* the launcher of plain Python */
-    unsigned long end;     /* of the image's segments; its second front isn't one of them */
+    unsigned long end;     /* of the image's segments, but for the second front's */
     size_t front;          /* how much of it isn't zero, up to a huge page */
     unsigned char full[HUGE_PAGE / PAGE / 8]; /* a bit for each page of it that isn't zero */
     struct written written;

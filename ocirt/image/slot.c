@@ -3,8 +3,8 @@
  * Creates in slots. When an engine starts dozens of containers at once, their creates wait for the same
  * locks of the kernel, and each has its two megabytes of memory in the way of the others': together they
  * take a quarter longer than a few at a time. So a create waits for one of a few slots, before it has
- * any memory. A slot is a byte of a file, locked for as long as the process lives; whoever is killed
- * leaves it, too.
+ * any memory. A slot is a byte of a file, locked for as long as the process lives, and init until it is
+ * the stub; whoever is killed leaves it, too.
  *
  * Only speed depends on it: where the file can't be opened (not root, no /run) nobody waits, and nobody
  * waits for long, whatever the others hang in.
@@ -21,7 +21,7 @@
 #define PER_CPU 3  /* some always sleep; two to four are as good */
 #define MOST 32    /* what all of them wait for doesn't become more with the CPUs */
 #define NAP_NS 4000000
-#define NAPS 250
+#define NAPS 100
 
 /* The slot's descriptor, out of the way of those that a caller may pass. In a process's first table. */
 #define SLOT_FD 63

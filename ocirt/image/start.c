@@ -59,7 +59,6 @@ static void copy_front(void)
     unsigned long again = HUGE_PAGE_UP(saved.front + PAGE);
 
     RAW(madvise, PLACE_FAR, again, MADV_HUGEPAGE, 0);
-    RAW(madvise, PLACE_FAR, again, MADV_RANDOM, 0);
     if (raw(__NR_mmap, (long)FRONT, HUGE_PAGE, PROT_READ | PROT_WRITE,
             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != (long)FRONT)
         return;
@@ -254,8 +253,12 @@ __attribute__((used)) void image_start(long *stack)
 
     while (*end)
         end++;
-    /* Nothing ahead of what is used, or the kernel reads as much, in small pages, as the disk is set to. */
-    RAW(madvise, __ehdr_start, saved.end - (unsigned long)__ehdr_start, MADV_RANDOM, 0);
+    /*
+     * Of what lies scattered nothing ahead of what is used: else the kernel reads what the disk is set to.
+     * Not of the rest: kernels before 5.18 would read it page by page, and from 6.3 on what is used by
+     * such a mapping counts as unused when memory is short.
+     */
+    RAW(madvise, FRONT + HUGE_PAGE, saved.end - FRONT - HUGE_PAGE, MADV_RANDOM, 0);
     unsigned int which = command(argv);
     int slot = same(saved.written.commands[which].name, "create") ? take_slot() : -1;
     write_ahead(which);

@@ -8,7 +8,7 @@ import os
 
 from ocirt.errors import ContainerNotFoundError, OcirtError, StateConflictError
 from ocirt.runtime import journal
-from ocirt.runtime.query import Status, status_of
+from ocirt.runtime.query import Status, answers, status_of
 from ocirt.runtime.store import Entry, Record, Store
 from ocirt.runtime.takedown import destroy
 
@@ -51,8 +51,8 @@ def _delete(entry: Entry, *, force: bool) -> None:
     record = _record(entry, force=force)
     if not force:
         status, _ = status_of(entry, record)
-        created_too = os.environ.get(COMPATIBILITY_SWITCH) == "1"
-        if status is not Status.STOPPED and not (created_too and status is Status.CREATED):
+        created_too = os.environ.get(COMPATIBILITY_SWITCH) == "1" and status is Status.CREATED
+        if status is not Status.STOPPED and not (created_too and answers(entry)):
             # runc's words, then what to do.
             raise StateConflictError(
                 f"cannot delete container {entry.id} that is not stopped: {status}; kill it"

@@ -30,7 +30,7 @@ class Status(StrEnum):
 def status_of(entry: Entry, record: Record | None) -> tuple[Status, int]:
     """Return a container's status and init's pid (0 unless it runs).
 
-    Nothing is stored that could become wrong: /proc has init's life, and what it executes.
+    Init's life is in /proc, and what it executes.
     """
     if record is None or not record.complete:
         pid = _pid_by_journal(entry)
@@ -41,15 +41,23 @@ def status_of(entry: Entry, record: Record | None) -> tuple[Status, int]:
 
 
 def _waits(entry: Entry, record: Record) -> bool:
-    """Tell whether init is still the stub: the socket is there until the program runs."""
+    """Tell whether init is still the stub, whose socket is there until the program runs.
+
+    Where a `start` was killed that is left over, and a program that calls itself the stub is
+    believed: what changes a container has to ask (answers).
+    """
     try:
         return is_stub(record.init_pid) and os.access(SOCKET, os.F_OK, dir_fd=entry.fd)
     except OSError:
-        # Who may not look there can ask; that wakes the stub.
-        waiting = connect_in(entry.fd, SOCKET)
-        if waiting is not None:
-            waiting.close()
-        return waiting is not None
+        return answers(entry)  # not allowed to look
+
+
+def answers(entry: Entry) -> bool:
+    """Tell whether somebody waits for start; this wakes the stub."""
+    waiting = connect_in(entry.fd, SOCKET)
+    if waiting is not None:
+        waiting.close()
+    return waiting is not None
 
 
 def _pid_by_journal(entry: Entry) -> int:

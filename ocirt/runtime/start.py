@@ -45,7 +45,7 @@ def wait_until_ready(entry: Entry, notify: Notify) -> None:
 
 def start_entry(entry: Entry, record: Record | None) -> None:
     """Start the container of a locked directory, whose record is what state.json says."""
-    # That the stub answers is what "created" means.
+    # Who answers waits for start, whatever else there is to be seen.
     waiting = record is not None and record.complete
     channel = connect_in(entry.fd, SOCKET) if waiting else None
     if record is None or channel is None:

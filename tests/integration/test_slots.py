@@ -9,7 +9,7 @@ import signal
 import struct
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,26 +25,35 @@ pytestmark = pytest.mark.usefixtures("image")
 
 
 @contextmanager
-def all_slots() -> Iterator[bool]:
-    """Take all slots; tells whether they were free, and none is taken if one wasn't."""
+def all_slots() -> Iterator[None]:
+    """Take all slots, once nobody else has one."""
     fd = os.open(SLOTS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
-        free = True
-    except BlockingIOError:
-        free = False
-    try:
-        yield free
+        proc.wait_until(lambda: take_all(fd))
+        yield
     finally:
         os.close(fd)
 
 
-def call(container: Container, command: str, *options: str) -> subprocess.Popen[bytes]:
+def take_all(fd: int) -> bool:
+    """Tell whether all slots were free; then they are the descriptor's."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def call(container: Container, *words: str) -> subprocess.Popen[bytes]:
+    """Start a command on a container in its bundle's directory; words are all but the id."""
     container.bundle.save()
-    argv = [container.runtime.executable, "--root", str(container.runtime.root), command]
-    argv += ["--bundle", str(container.bundle.directory), *options, container.id]
+    argv = [container.runtime.executable, "--root", str(container.runtime.root), *words]
     return subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*argv, container.id],
+        cwd=container.bundle.directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 
@@ -54,8 +63,9 @@ def free_while_tracing(container: Container, *options: str) -> bool:
     os.mkfifo(fifo)
     with call(container, "create", "--trace", str(fifo), *options) as create:
         proc.wait_until((container.runtime.root / container.id / "config.json").exists)
-        with all_slots() as free:
-            pass
+        fd = os.open(SLOTS, os.O_RDWR | os.O_CLOEXEC)
+        free = take_all(fd)
+        os.close(fd)
         fifo.read_bytes()
         assert create.wait(LIMIT_SECONDS) == 0
     return free
@@ -63,44 +73,42 @@ def free_while_tracing(container: Container, *options: str) -> bool:
 
 def test_a_create_waits_for_a_slot(container: Container) -> None:
     def naps() -> bool:
-        return Path(f"/proc/{create.pid}/syscall").read_text().split()[0] == NANOSLEEP
+        return Path(f"/proc/{create.pid}/syscall").read_text().split()[:1] == [NANOSLEEP]
 
-    with all_slots() as free:
-        assert free
-        create = call(container, "create")
+    with ExitStack() as ended, all_slots():
+        create = ended.enter_context(call(container, "create"))
         proc.wait_until(lambda: create.poll() is not None or naps())
         assert create.poll() is None
         assert not container.runtime.root.exists()
-    assert create.wait(LIMIT_SECONDS) == 0
+    assert create.returncode == 0
     assert container.status == "created"
 
 
 def test_no_create_waits_for_ever(container: Container) -> None:
-    with all_slots() as free:
-        assert free
+    with all_slots():
         container.create()
     assert container.status == "created"
 
 
-def test_a_run_holds_none(container: Container) -> None:
+@pytest.mark.parametrize("before", [[], ["--log", "create"]])
+def test_a_run_holds_none(container: Container, before: list[str]) -> None:
     """Its container may live for years, whatever words there are among its options."""
     container.command("/bin/sleep", "100")
     container.bundle.save()
     (container.bundle.directory / "config.json").rename(container.bundle.directory / "create")
-    with call(container, "run", "--config", "create") as run:
+    with call(container, *before, "run", "--config", "create") as run:
         proc.wait_until((container.runtime.root / container.id).exists)
         container.wait_for("running")
-        with all_slots() as free:
-            assert free
+        with all_slots():
+            pass
         container.kill("KILL")
         assert run.wait(LIMIT_SECONDS) == 128 + signal.SIGKILL
 
 
 def test_a_slot_is_held_until_the_container_is_created(container: Container) -> None:
     assert not free_while_tracing(container)
-    with all_slots() as free:
-        assert free
-    assert container.status == "created"
+    with all_slots():
+        assert container.status == "created"
 
 
 def test_nobody_waits_for_hooks(container: Container) -> None:
@@ -109,10 +117,10 @@ def test_nobody_waits_for_hooks(container: Container) -> None:
 
 
 def test_a_slot_is_no_descriptor_of_the_callers(container: Container) -> None:
-    """All below the slot's are open, and that is one that the caller says it has."""
+    """All below the slot's but stdin are open, and that is one that the caller says it has."""
     container.bundle.save()
     last = str(SLOT_FD)
-    script = f'for ((i = 3; i < {last}; i++)); do eval "exec $i</dev/null"; done; exec "$@"'
+    script = f'for ((i = 3; i < {last}; i++)); do eval "exec $i</dev/null"; done; exec "$@" <&-'
     argv = [container.runtime.executable, "--root", str(container.runtime.root), "create"]
     argv += ["--preserve-fds", str(SLOT_FD - 2), "--bundle", str(container.bundle.directory)]
     ended = subprocess.run(

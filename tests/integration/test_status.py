@@ -8,7 +8,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.harness import Container
+from tests.harness import Container, proc
 
 LIMIT_SECONDS = 60
 PAUSE = "34"  # pause(2), for call.c
@@ -51,6 +51,8 @@ def test_it_is_seen_without_the_right_to_trace(container: Container) -> None:
 def test_looking_does_not_wake_who_waits(container: Container) -> None:
     container.create()
     pid = container.pid
+    waiting = Path(f"/proc/{pid}/stat")
+    proc.wait_until(lambda: waiting.read_text().rpartition(")")[2].split()[0] == "S")
     before = switches(pid)
     for _ in range(3):
         assert status_seen(container) == "created"
