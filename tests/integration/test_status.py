@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from tests.harness import Container, proc
 
@@ -69,3 +72,18 @@ def test_no_program_can_seem_to_wait(container: Container, call_program: Path) -
     container.start()
     assert os.readlink(f"/proc/{container.pid}/exe") == "/ocirt-stub"
     assert container.status == "running"
+
+
+def test_what_a_killed_start_leaves_deletes_nothing(
+    container: Container, call_program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the socket left over such a program seems to wait: who deletes it has to ask."""
+    monkeypatch.setenv("OCIRT_DELETE_CREATED", "1")
+    os.link(call_program, container.bundle.rootfs / "ocirt-stub")
+    container.command("/ocirt-stub", PAUSE)
+    container.create()
+    container.start()
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(container.runtime.root / container.id / "start.sock"))
+    assert container.refused("delete")
+    assert proc.is_running(container.pid)
