@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import closing
 from enum import StrEnum
 
 from ocirt.errors import ContainerNotFoundError, OcirtError
@@ -74,11 +75,8 @@ def state(store: Store, container_id: str) -> dict[str, object]:
     The specification's properties, and as in runc rootfs, created and owner. Raises
     ContainerNotFoundError.
     """
-    entry = store.open(container_id)
-    try:
+    with closing(store.open(container_id)) as entry:
         return _state(entry)
-    finally:
-        entry.close()
 
 
 def _state(entry: Entry) -> dict[str, object]:
@@ -109,12 +107,9 @@ def list_containers(store: Store) -> list[dict[str, object]]:
     states: list[dict[str, object]] = []
     for container_id in store.ids():
         try:
-            entry = store.open(container_id)
-            try:
+            with closing(store.open(container_id)) as entry:
                 document = _state(entry)
                 owner = os.fstat(entry.fd).st_uid
-            finally:
-                entry.close()
         except ContainerNotFoundError:
             continue  # deleted meanwhile
         except (OcirtError, OSError) as e:

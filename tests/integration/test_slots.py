@@ -57,11 +57,11 @@ def call(container: Container, *words: str) -> subprocess.Popen[bytes]:
     )
 
 
-def free_while_tracing(container: Container, *options: str) -> bool:
+def free_while_tracing(container: Container) -> bool:
     """Tell whether all slots are free while a create has read its configuration and goes on."""
     fifo = container.bundle.directory / "fifo"
     os.mkfifo(fifo)
-    with call(container, "create", "--trace", str(fifo), *options) as create:
+    with call(container, "create", "--trace", str(fifo)) as create:
         proc.wait_until((container.runtime.root / container.id / "config.json").exists)
         fd = os.open(SLOTS, os.O_RDWR | os.O_CLOEXEC)
         free = take_all(fd)
