@@ -100,15 +100,6 @@ static off_t put_huge(int fd, unsigned long from, unsigned long to, off_t offset
     return offset;
 }
 
-/* Note which pages of the front have content: before the data, with the notes, is saved. */
-static void look_at_front(void)
-{
-    saved.front = content_end(FRONT, FRONT + HUGE_PAGE) - FRONT;
-    for (unsigned long at = 0; at < saved.front; at += PAGE)
-        if (memcmp((void *)(FRONT + at), zero, PAGE))
-            saved.full[at / PAGE / 8] |= (unsigned char)(1 << at / PAGE % 8);
-}
-
 /* The image's file, while it is written. */
 static struct {
     int fd;
@@ -128,23 +119,15 @@ static void add(unsigned long from, unsigned long to)
     out.end += (off_t)p->p_filesz;
 }
 
-/*
- * Add the front, and return the second mapping of what copy_front copies. Of that the page cache may
- * have huge pages; the front itself is one page off, so that they don't fit: who uses a little of it
- * shall get little of it.
- */
-static Elf64_Phdr add_front(void)
+/* Add the front, the part of the data that a start uses, so that the page cache has it in huge pages. */
+static void add_front(void)
 {
-    off_t begin = (off_t)HUGE_PAGE_UP((unsigned long)out.end);
-    unsigned long to = PAGE_UP((unsigned long)place_take(0)), end = content_end(FRONT, to);
-    Elf64_Phdr front = segment(FRONT, to, begin + (off_t)PAGE);
-    Elf64_Phdr again = segment(PLACE_FAR, PLACE_FAR + HUGE_PAGE_UP(saved.front + PAGE), begin);
+    Elf64_Phdr *p = &out.segments[out.count++];
+    unsigned long to = PAGE_UP((unsigned long)place_take(0));
 
-    front.p_filesz = end - FRONT;
-    again.p_flags = PF_R;
-    out.segments[out.count++] = front;
-    out.end = put_huge(out.fd, FRONT - PAGE, end, begin);
-    return again;
+    *p = segment(FRONT, to, (off_t)HUGE_PAGE_UP((unsigned long)out.end));
+    p->p_filesz = content_end(FRONT, to) - FRONT;
+    out.end = put_huge(out.fd, FRONT, FRONT + p->p_filesz, (off_t)p->p_offset);
 }
 
 /*
@@ -179,7 +162,6 @@ void dump(const char *path, enum mode mode)
     const Elf64_Ehdr *seed = (const Elf64_Ehdr *)__ehdr_start;
     const Elf64_Phdr *old = (const Elf64_Phdr *)(__ehdr_start + seed->e_phoff);
     Elf64_Ehdr header = *seed;
-    Elf64_Phdr again;
     unsigned long data_from = 0, data_to = 0, heap_from, heap_to;
 
     out.fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
@@ -209,16 +191,13 @@ void dump(const char *path, enum mode mode)
         watched[2].from = PLACE_FAR;
         watched[2].to = saved.end = PAGE_UP((unsigned long)place_far_end());
     }
-    look_at_front();
     add(data_from, FRONT);
-    again = add_front();
+    add_front();
     add((unsigned long)region_to, data_to);
     /* Without address randomisation the heap follows the data; otherwise there is a gap. */
     add(heap_from, heap_to);
     if (mode == SPREAD)
         add(PLACE_FAR, PAGE_UP((unsigned long)place_far_end()));
-    else
-        out.segments[out.count++] = again;
 
     header.e_entry = (unsigned long)__ehdr_start + BOOT;
     header.e_phoff = sizeof header;

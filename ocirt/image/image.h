@@ -28,7 +28,6 @@ struct written {
     } ranges[4096];
 };
 
-/* This and watched aren't in the front, which is replaced after they have been read. */
 extern struct saved {
     unsigned long thread;  /* the FS base: glibc's thread structure, in the heap */
     int *tid;              /* where glibc keeps the thread's id */
@@ -36,9 +35,7 @@ extern struct saved {
     size_t robust_size;
     PyObject *entry;       /* what to call: entry(argv, environ, ignored) */
     const char *plain;     /* the launcher of plain Python */
-    unsigned long end;     /* of the image's segments, but for the second front's */
-    size_t front;          /* how much of it isn't zero, up to a huge page */
-    unsigned char full[HUGE_PAGE / PAGE / 8]; /* a bit for each page of it that isn't zero */
+    unsigned long end;     /* of the image's segments */
     struct written written;
 } saved;
 

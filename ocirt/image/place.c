@@ -23,6 +23,8 @@ static struct list {
 } lists[PLACE_LISTS];
 
 static char *taken;      /* the end of the region's part that is used */
+static char *blocks_end; /* of the placed blocks in it */
+static int stopped;
 static uint32_t number;  /* of the next block */
 static FILE *record;
 static PyMemAllocatorEx plain[2];
@@ -42,6 +44,8 @@ static void *reserve(unsigned long where, size_t size)
 /* Return the list in whose place a block lies; NULL if it isn't placed. */
 static const struct list *placed(const void *p)
 {
+    if ((const char *)p >= blocks_end && (unsigned long)p < PLACE_FAR)
+        return NULL; /* as all that the image frees, soon known */
     for (const struct list *l = lists; l < lists + PLACE_LISTS; l++)
         if ((const char *)p >= l->from && (const char *)p < l->next)
             return l;
@@ -51,6 +55,8 @@ static const struct list *placed(const void *p)
 /* Return memory if this block is to be placed, otherwise NULL. Counts it. */
 static void *place(size_t size)
 {
+    if (stopped)
+        return NULL;
     uint32_t mine = number++;
     for (struct list *l = lists; l < lists + PLACE_LISTS; l++) {
         if (l->at == l->count || l->numbers[l->at] != mine)
@@ -147,6 +153,7 @@ void place_start(char *const paths[PLACE_LISTS], const char *record_path, int fa
         l->to = taken;
         l->granule = GRANULE;
     }
+    blocks_end = taken;
     if (taken > region_to) {
         fprintf(stderr, "image: no room for the placed blocks\n");
         exit(1);
@@ -169,8 +176,8 @@ void place_start(char *const paths[PLACE_LISTS], const char *record_path, int fa
 
 void place_stop(void)
 {
+    stopped = 1;
     for (struct list *l = lists; l < lists + PLACE_LISTS; l++) {
-        l->at = l->count = 0;
         if (l->numbers)
             munmap(l->numbers, l->mapped);
         l->numbers = NULL;

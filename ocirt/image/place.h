@@ -2,8 +2,7 @@
 /*
  * Where CPython's blocks lie. A start of the image uses some thousands of objects out of some hundred
  * thousand; each page with one of them is mapped for it, and copied if it is written to. So the build
- * finds out which (placement.py), and the seed allocates those side by side, in a region of their own:
- * the image gets that as one huge page.
+ * finds out which (placement.py), and the seed allocates those side by side, in a region of their own.
  *
  * A block is known by its number, counting allocations from the start of the interpreter: the same
  * program in the same surroundings allocates in the same order.
@@ -12,7 +11,7 @@
 #define PLACE_H
 #include <stddef.h>
 
-/* Above the executable and wherever the kernel may put its heap, aligned to a huge page. */
+/* Above the executable and wherever the kernel may put its heap. */
 #define PLACE_FAR 0x100000000UL
 #define PLACE_FAR_ROOM (4UL << 30)
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Creates in slots. When an engine starts dozens of containers at once, their creates wait for the same
- * locks of the kernel, and each has its two megabytes of memory in the way of the others': together they
- * take a quarter longer than a few at a time. So a create waits for one of a few slots, before it has
- * any memory. A slot is a byte of a file, locked for as long as the process lives, and init until it is
- * the stub; whoever is killed leaves it, too.
+ * locks of the kernel, and each has its memory in the way of the others': together they take a fifth
+ * longer than a few at a time. So a create waits for one of a few slots, before it has any memory. A slot
+ * is a byte of a file, locked for as long as the process lives, and init until it is the stub; whoever is
+ * killed leaves it, too.
  *
  * Only speed depends on it: where the file can't be opened (not root, no /run) nobody waits, and nobody
  * waits for long, whatever the others hang in.

@@ -22,9 +22,6 @@
 
 struct saved saved __attribute__((section(".back")));
 
-/* Copying the whole front into a huge page pays for a command that writes to so many of its pages. */
-#define MANY 200
-
 /* ---- What glibc remembers of the process; all of it is linked statically, so it has names. ---- */
 
 extern void *__curbrk;          /* the end of the heap, as sbrk(2) believes */
@@ -49,29 +46,6 @@ VDSO_POINTERS(X)
 #define RSEQ_AREA 32
 #define RSEQ_SIGNATURE 0x53053053
 
-/*
- * Put a huge page in the front's place, where the kernel has one to spare, with the same content: it
- * costs as much as some hundred small ones. The content is mapped a second time, at PLACE_FAR, one page
- * further on (add_front).
- */
-static void copy_front(void)
-{
-    unsigned long again = HUGE_PAGE_UP(saved.front + PAGE);
-
-    RAW(madvise, PLACE_FAR, again, MADV_HUGEPAGE, 0);
-    if (raw(__NR_mmap, (long)FRONT, HUGE_PAGE, PROT_READ | PROT_WRITE,
-            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != (long)FRONT)
-        return;
-    RAW(madvise, FRONT, HUGE_PAGE, MADV_HUGEPAGE, 0);
-    RAW(madvise, FRONT, saved.front, MADV_POPULATE_WRITE, 0); /* at once also where there is none */
-    for (unsigned long at = 0; at < saved.front; at += PAGE)
-        if (saved.full[at / PAGE / 8] & 1 << at / PAGE % 8) {
-            unsigned long to = FRONT + at, from = PLACE_FAR + PAGE + at, words = PAGE / 8;
-            __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
-        }
-    RAW(munmap, PLACE_FAR, again, 0, 0);
-}
-
 /* Return the index of the command among those of saved.written, or of the empty one that ends these. */
 static unsigned int command(char **argv)
 {
@@ -92,17 +66,10 @@ static unsigned int command(char **argv)
 static void write_ahead(unsigned int which)
 {
     const struct written *w = &saved.written;
-    unsigned int from = which ? w->commands[which - 1].end : 0, to = w->commands[which].end, many = 0;
+    unsigned int from = which ? w->commands[which - 1].end : 0;
 
-    for (unsigned int i = from; i < to; i++)
-        if (w->ranges[i].page - FRONT / PAGE < HUGE_PAGE / PAGE)
-            many += w->ranges[i].count;
-    if (many > MANY)
-        copy_front();
-    for (; from < to; from++)
-        if (many <= MANY || w->ranges[from].page - FRONT / PAGE >= HUGE_PAGE / PAGE)
-            RAW(madvise, w->ranges[from].page * PAGE, w->ranges[from].count * PAGE,
-                MADV_POPULATE_WRITE, 0);
+    for (; from < w->commands[which].end; from++)
+        RAW(madvise, w->ranges[from].page * PAGE, w->ranges[from].count * PAGE, MADV_POPULATE_WRITE, 0);
 }
 
 /* ---- An image that tells which of its pages are used, for placement.py; all else is the real one's. ---- */
