@@ -105,7 +105,7 @@ define launcher
 interpreter='$(1)'; \
 { if (($${#interpreter} < 120)); then printf '#!%s -I\n' "$$interpreter"; \
   else printf "#!/bin/sh\n'''exec' '%s' -I \"\$$0\" \"\$$@\"\n' '''\n" "$$interpreter"; fi; \
-  printf 'import sys\n\nsys.path.insert(0, "%s")\nfrom ocirt.cli.main import main\n\n' '$(2)'; \
+  printf 'import sys\n\nsys.path.insert(0, "%s")\nfrom ocirt.launch import main\n\n' '$(2)'; \
   printf 'sys.exit(main())\n'; }
 endef
 

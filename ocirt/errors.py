@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 
 class OcirtError(Exception):
@@ -35,47 +33,12 @@ class StateConflictError(OcirtError):
 
 
 class NeedsPlainPythonError(OcirtError):
-    """A library is wanted that the pre-initialised executable doesn't have.
+    """A library is wanted throughout that the pre-initialised executable doesn't have.
 
-    Raised before anything was changed, or where everything is taken back. The command line then
-    starts anew under plain Python (ocirt.cli.main); there the message says what to install.
+    For one answer ocirt.plain.call() is enough. Raised before anything was changed, or where
+    everything is taken back. The command line then starts anew under plain Python (ocirt.cli.main);
+    there the message says what to install.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong with a document.
-
-    pointer is a JSON pointer (RFC 6901), "" for the whole document; found is the offending value
-    as short JSON text; allowed says what would be right; rule names the check that failed.
-    """
-
-    pointer: str
-    message: str
-    found: str = ""
-    allowed: str = ""
-    rule: str = ""
-
-    def __str__(self) -> str:
-        text = f"{self.pointer or '/'}: {self.message}"
-        if self.found:
-            text += f", found {self.found}"
-        if self.allowed:
-            text += f", allowed: {self.allowed}"
-        return text
-
-
-class ConfigError(OcirtError):
-    """A document (config.json, process.json, ...) isn't valid; findings has every reason."""
-
-    def __init__(self, file: str, findings: Sequence[Finding]) -> None:
-        self.file = file
-        self.findings = tuple(findings)
-        more = len(self.findings) - 1
-        text = f"{file}: {self.findings[0]}"
-        if more:
-            text += f" (and {more} more; `ocirt validate` lists all)"
-        super().__init__(text)
 
 
 class StepError(OcirtError):

@@ -14,11 +14,11 @@ from ocirt import __version__
 from ocirt.cli import help as help_texts
 from ocirt.cli.parse import Invocation, find_command
 from ocirt.cli.signals import signal_number
-from ocirt.cli.start import PLAIN_LAUNCHER
 from ocirt.cli.stdio import print_out
 from ocirt.errors import OcirtError, UsageError
 from ocirt.parts.mount_options import SUPPORTED
 from ocirt.parts.seccomp import supported_flags
+from ocirt.plain import LAUNCHER
 from ocirt.runtime import plan, query
 from ocirt.runtime.activation import listen_fds
 from ocirt.runtime.create import CreateOptions, create
@@ -216,7 +216,7 @@ def _features(i: Invocation) -> int:
 def version(i: Invocation) -> int:
     """Print the version; engines read the first lines."""
     python = ".".join(str(number) for number in sys.version_info[:3])
-    way = "plain Python" if PLAIN_LAUNCHER is None else "image"
+    way = "plain Python" if LAUNCHER is None else "image"
     print_out(f"ocirt version {__version__}\nspec: {VERSION_MAX}\npython: {python}\nstart: {way}\n")
     return 0
 

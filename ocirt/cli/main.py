@@ -9,7 +9,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from ocirt.cli import commands, help, log, start, stdio
+from ocirt import plain
+from ocirt.cli import commands, help, log, stdio
 from ocirt.cli.parse import Invocation, Values, parse
 from ocirt.cli.signals import clean_up_when_ended, hear_of_children
 from ocirt.cli.table import GLOBALS
@@ -59,18 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _start_anew(name: str, words: Sequence[str], wanted: NeedsPlainPythonError) -> int:
     """Leave for plain Python, which has the library; returns only if that isn't to be had."""
-    if start.PLAIN_LAUNCHER is None:
+    if plain.LAUNCHER is None:
         _log.error("%s failed: %s", name, wanted)
         return wanted.exit_status
     try:
-        os.execv(start.PLAIN_LAUNCHER, [start.PLAIN_LAUNCHER, *words])
+        os.execv(plain.LAUNCHER, [plain.LAUNCHER, *words])
     except OSError as e:
-        _log.error(
-            "%s failed: this takes plain Python, and that part of ocirt isn't installed: %s: %s",
-            name,
-            start.PLAIN_LAUNCHER,
-            describe(e),
-        )
+        _log.error("%s failed: %s", name, plain.unavailable(e))
     return wanted.exit_status
 
 

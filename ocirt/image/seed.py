@@ -150,16 +150,16 @@ def _rehearse(commands: list[list[str]], rounds: int) -> None:
     needn't be written, and its page copied, in every process.
     """
     entry = sys.modules["ocirt.image.entry"].entry
-    start = sys.modules["ocirt.cli.start"]
+    plain = sys.modules["ocirt.plain"]
     # No command may leave for plain Python: this very process is going to be saved.
-    launcher, start.PLAIN_LAUNCHER = start.PLAIN_LAUNCHER, None  # type: ignore[attr-defined]
+    launcher, plain.LAUNCHER = plain.LAUNCHER, None  # type: ignore[attr-defined]
     logger = logging.getLogger("ocirt")
     handlers = logger.handlers
     for _ in range(rounds):
         for words in commands:
             if status := entry(["ocirt", *words], {b"PATH": b"/bin"}, 0):
                 print("rehearsal:", *words, "ended with", status, file=sys.stderr)
-    start.PLAIN_LAUNCHER = launcher  # type: ignore[attr-defined]
+    plain.LAUNCHER = launcher  # type: ignore[attr-defined]
     # What the last command left would be freed by the first of each process, from pages of its own.
     logger.handlers = handlers
     for words in (sys.argv, sys.orig_argv):

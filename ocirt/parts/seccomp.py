@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ocirt.errors import OcirtError
 from ocirt.kernel import _linux
 from ocirt.kernel import constants as k
 from ocirt.kernel.seccomp import supports_flags
 from ocirt.kernel.stublist import Flag
-from ocirt.parts.seccomp_cache import default_cache
+from ocirt.parts.seccomp_cache import Filter, default_cache
 from ocirt.parts.seccomp_compile import compile_profile
 from ocirt.parts.seccomp_enosys import PERMISSIVE
 from ocirt.parts.step import Context
+from ocirt.plain import call
 from ocirt.spec.known_annotations import SECCOMP_STRICT
 from ocirt.spec.model import Seccomp
 from ocirt.spec.names import SECCOMP_FLAGS
@@ -69,7 +70,7 @@ class CompileFilter:
         cache = default_cache()
         found = cache.load(profile)
         if found is None:
-            found = compile_profile(profile)
+            found = Filter(*call(compile_profile, asdict(profile)))
             cache.store(profile, found)
         if found.unknown:
             _judge_unknown(c, profile, found.unknown)

@@ -34,10 +34,14 @@ KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A compiled profile: the kernel's BPF program, and the names that libseccomp didn't know."""
+    """A compiled profile: the kernel's BPF program, and the names that libseccomp didn't know.
+
+    libraries are the files of what compiled it, by ":".
+    """
 
     program: bytes
     unknown: tuple[str, ...] = ()
+    libraries: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,6 @@ class Cache:
     """A cache in one of several directories: the first that is ours, or that can be made."""
 
     directories: tuple[str, ...]
-    maps: str = "/proc/self/maps"  # where store() finds out which libseccomp was used
 
     def load(self, profile: Seccomp) -> Filter | None:
         """Return the filter of a profile, None if it isn't here or can't be trusted."""
@@ -60,9 +63,8 @@ class Cache:
         return None
 
     def store(self, profile: Seccomp, compiled: Filter) -> None:
-        """Keep a filter that this process has just compiled. Never fails."""
-        name = key(profile)
-        libraries = _loaded_libraries(self.maps)
+        """Keep a filter that was just compiled. Never fails."""
+        name, libraries = key(profile), compiled.libraries
         if not libraries:
             return
         unknown = json.dumps(compiled.unknown)
@@ -151,23 +153,13 @@ def _trusted(name: str, content: bytes) -> Filter:
         raise ValueError("another libseccomp made it")
     if not program or len(program) % 8:
         raise ValueError("it is no BPF program")
-    return Filter(program, tuple(json.loads(unknown)))
+    return Filter(program, tuple(json.loads(unknown)), os.fsdecode(libraries))
 
 
 def _identity(libraries: str) -> str:
     """Return what changes when one of these files is replaced by another version."""
     found = (os.stat(path) for path in libraries.split(":"))
     return " ".join(f"{s.st_dev}:{s.st_ino}:{s.st_size}:{s.st_mtime_ns}" for s in found)
-
-
-def _loaded_libraries(maps: str) -> str:
-    """Return the files of libseccomp and its binding in this process (proc_pid_maps(5)).
-
-    Debian links libseccomp into the binding; elsewhere it is a library of its own.
-    """
-    with open(maps, encoding="utf-8", errors="surrogateescape") as file:
-        paths = {"/" + line.rstrip("\n").partition("/")[2] for line in file}
-    return ":".join(sorted(p for p in paths if "seccomp" in os.path.basename(p)))
 
 
 def _write(directory: int, name: str, content: bytes) -> None:

@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From linux.seccomp to the kernel's BPF, by libseccomp. What that lacks, docs/seccomp.md says.
 
-A cold path: the result is cached (seccomp_cache), and libseccomp's binding isn't in the image.
+A cold path: the result is cached (seccomp_cache), and libseccomp's binding isn't in the image, so
+plain Python does it. That waits for nothing but this module: it imports as little as it can.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
 
-from ocirt.errors import NeedsPlainPythonError, OcirtError
-from ocirt.kernel.files import read_all
+from ocirt.errors import OcirtError
 from ocirt.parts import seccomp_enosys
-from ocirt.parts.seccomp_cache import Filter
-from ocirt.spec.model import Seccomp, SeccompArg, SeccompSyscall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from ocirt.spec.model_seccomp import Seccomp, SeccompArg, SeccompSyscall
 
 # Action -> its name in the binding. Those with an errno are functions there.
 ACTIONS = {
@@ -61,15 +64,20 @@ def binding() -> ModuleType:
         try:
             import pyseccomp as seccomp
         except ImportError:
-            raise NeedsPlainPythonError(
+            raise OcirtError(
                 "/linux/seccomp: libseccomp's Python binding is missing; install python3-seccomp"
             ) from None
     module: ModuleType = seccomp
     return module
 
 
-def compile_profile(profile: Seccomp) -> Filter:
-    """Compile linux.seccomp to the kernel's BPF program (seccomp(2)). Raises OcirtError."""
+def compile_profile(fields: Mapping[str, object]) -> tuple[bytes, tuple[str, ...], str]:
+    """Compile a Seccomp, given as dataclasses.asdict() has it. Raises OcirtError.
+
+    Returns the kernel's BPF program (seccomp(2)), the names that libseccomp doesn't know, and the
+    files of libseccomp and its binding.
+    """
+    profile: Seccomp = _attributes(fields)
     lib = binding()
     default = _action(lib, profile.default_action, profile.default_errno_ret)
     try:
@@ -96,7 +104,14 @@ def compile_profile(profile: Seccomp) -> Filter:
         program = seccomp_enosys.prologue(known) + program
     if len(program) > _BPF_MAXINSNS * seccomp_enosys.INSTRUCTION.size:
         raise OcirtError("/linux/seccomp: the profile has too many rules for the kernel")
-    return Filter(program, tuple(dict.fromkeys(unknown)))
+    return program, tuple(dict.fromkeys(unknown)), _loaded_libraries()
+
+
+def _attributes(value: Any) -> Any:
+    """Return data in which dictionaries are objects with attributes."""
+    if isinstance(value, dict):
+        return SimpleNamespace(**{key: _attributes(inner) for key, inner in value.items()})
+    return tuple(map(_attributes, value)) if isinstance(value, tuple) else value
 
 
 def _action(lib: ModuleType, name: str, errno_ret: int | None) -> int:
@@ -179,5 +194,15 @@ def _export(filter_: Any) -> bytes:
     fd = os.memfd_create("ocirt-seccomp", os.MFD_CLOEXEC)
     with os.fdopen(fd, "w+b") as file:
         filter_.export_bpf(file)
-        os.lseek(fd, 0, os.SEEK_SET)
-        return read_all(fd)
+        file.seek(0)
+        return bytes(file.read())
+
+
+def _loaded_libraries() -> str:
+    """Return the files of libseccomp and its binding in this process (proc_pid_maps(5)), by ":".
+
+    Debian links libseccomp into the binding; elsewhere it is a library of its own.
+    """
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
+        paths = {"/" + line.rstrip("\n").partition("/")[2] for line in file}
+    return ":".join(sorted(p for p in paths if "seccomp" in os.path.basename(p)))

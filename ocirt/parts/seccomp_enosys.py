@@ -25,8 +25,10 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+TYPE_CHECKING = False  # as in seccomp_compile
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _NR, _ARCH = 0, 4  # offsets in struct seccomp_data
 _LD, _JA, _JEQ, _JGT, _JGE, _RET = 0x20, 0x05, 0x15, 0x25, 0x35, 0x06  # linux/bpf_common.h
@@ -38,27 +40,18 @@ INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jump if true, 
 PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """Where an architecture's system calls are: AUDIT_ARCH_ (linux/audit.h), end of its numbers.
-
-    What is at end or above is for libseccomp to judge. -1 is no system call but a tracer's way to
-    skip one.
-    """
-
-    audit: int
-    end: int = 0xFFFFFFFF
-
-
-#: By the names of config.json, without SCMP_ARCH_: what can run on the machines that ocirt knows.
-NUMBERS: dict[str, Numbers] = {
+#: Where an architecture's system calls are: AUDIT_ARCH_ (linux/audit.h), and the end of its
+#: numbers. What is at the end or above is for libseccomp to judge; -1 is no system call but a
+#: tracer's way to skip one. The keys are the names of config.json, without SCMP_ARCH_, of what can
+#: run on the machines that ocirt knows.
+NUMBERS = {
     # From there x32's are, which are a foreign architecture's if the profile doesn't name x32.
-    "X86_64": Numbers(0xC000003E, 0x40000000),
-    "X32": Numbers(0xC000003E),
-    "X86": Numbers(0x40000003),
-    "AARCH64": Numbers(0xC00000B7),
+    "X86_64": (0xC000003E, 0x40000000),
+    "X32": (0xC000003E, 0xFFFFFFFF),
+    "X86": (0x40000003, 0xFFFFFFFF),
+    "AARCH64": (0xC00000B7, 0xFFFFFFFF),
     # From there are those that only this architecture has, as set_tls.
-    "ARM": Numbers(0x40000028, 0x000F0000),
+    "ARM": (0x40000028, 0x000F0000),
 }
 
 
@@ -74,10 +67,10 @@ def prologue(newest: Mapping[str, int]) -> bytes:
     """
     sections: dict[int, list[bytes]] = {}
     for name, number in newest.items():
-        where = NUMBERS[name]
+        audit, end = NUMBERS[name]
         # A profile may name a call beyond the end: ARM's own ones. Then nothing is newer.
-        if number + 1 < where.end:
-            sections.setdefault(where.audit, []).append(_range(number, where.end))
+        if number + 1 < end:
+            sections.setdefault(audit, []).append(_range(number, end))
     if not sections:
         return b""
     return _assemble([(audit, b"".join(ranges)) for audit, ranges in sections.items()])

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ocirt.errors import ConfigError, Finding
+from ocirt.spec.report import ConfigError, Finding
 
 # Engines write some 20 KB. The bound keeps a mistake (a disk image, say) from filling memory.
 LARGEST = 16 * 1024 * 1024

@@ -1,19 +1,56 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the rules report: findings with a severity, and the few shapes most of them have."""
+"""What is wrong with a document: findings, their severity, and the few shapes most of them have."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ocirt.errors import Finding
+from ocirt.errors import OcirtError
 
 Json = dict[str, Any]
 
 # How much of an offending value a message shows.
 _SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with a document.
+
+    pointer is a JSON pointer (RFC 6901), "" for the whole document; found is the offending value
+    as short JSON text; allowed says what would be right; rule names the check that failed.
+    """
+
+    pointer: str
+    message: str
+    found: str = ""
+    allowed: str = ""
+    rule: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.pointer or '/'}: {self.message}"
+        if self.found:
+            text += f", found {self.found}"
+        if self.allowed:
+            text += f", allowed: {self.allowed}"
+        return text
+
+
+class ConfigError(OcirtError):
+    """A document (config.json, process.json, ...) isn't valid; findings has every reason."""
+
+    def __init__(self, file: str, findings: Sequence[Finding]) -> None:
+        self.file = file
+        self.findings = tuple(findings)
+        more = len(self.findings) - 1
+        text = f"{file}: {self.findings[0]}"
+        if more:
+            text += f" (and {more} more; `ocirt validate` lists all)"
+        super().__init__(text)
 
 
 class Severity(StrEnum):

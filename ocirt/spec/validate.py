@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ocirt.errors import ConfigError, Finding, NeedsPlainPythonError, OcirtError, describe
+from ocirt.errors import OcirtError, describe
 from ocirt.kernel.files import read_all
+from ocirt.plain import call
 from ocirt.spec.checks import JsonSchemaValueException
-from ocirt.spec.load import LARGEST, TOO_DEEP, escape, load
+from ocirt.spec.load import LARGEST, TOO_DEEP, load
+from ocirt.spec.messages import explain
 from ocirt.spec.model import Config, Process, Resources
-from ocirt.spec.report import Severity, shown
+from ocirt.spec.report import ConfigError, Finding, Severity
 from ocirt.spec.rules import check_config, check_process, check_resources, check_state
-from ocirt.spec.schemas import Kind, generated_module, schema
+from ocirt.spec.schemas import Kind, generated_module
 
 __all__ = [
     "Kind",
@@ -32,9 +33,6 @@ __all__ = [
     "read_process",
     "read_resources",
 ]
-
-# The end of our patterns: $ alone would let a trailing newline pass.
-_NO_NEWLINE = "(?!\\n)"
 
 _RULES = {
     Kind.CONFIG: check_config,
@@ -180,50 +178,8 @@ def _schema_errors(document: Any, kind: Kind) -> list[Finding]:
 
 
 def _ask_jsonschema(document: Any, kind: Kind) -> list[Finding]:
-    try:
-        import jsonschema
-    except ImportError:
-        raise NeedsPlainPythonError(
-            "the document isn't valid; saying why takes the Python package jsonschema: install it"
-        ) from None
-    validator = jsonschema.Draft7Validator(schema(kind))
-    errors = validator.iter_errors(document)
+    found = call(explain, document, kind.value)
+    if found is None:
+        raise RecursionError
     # Two missing properties are two errors that say the same.
-    return list(dict.fromkeys(finding for error in errors for finding in _translated(error)))
-
-
-def _translated(error: Any) -> Iterator[Finding]:
-    """Turn a jsonschema.ValidationError into findings."""
-    pointer = "".join("/" + escape(str(part)) for part in error.absolute_path)
-    rule, wanted = str(error.validator), error.validator_value
-    if rule == "required":
-        for name in wanted:
-            if name not in error.instance:
-                yield Finding(f"{pointer}/{name}", "is missing", rule=rule)
-    else:
-        message, allowed = _words(rule, wanted)
-        yield Finding(pointer, message, shown(error.instance), allowed, rule)
-
-
-def _words(rule: str, wanted: Any) -> tuple[str, str]:
-    if rule == "type":
-        return "has the wrong type", _TYPES.get(wanted, str(wanted))
-    if rule == "enum":
-        return "isn't a known value", ", ".join(str(v) for v in wanted)
-    if rule in ("minimum", "maximum"):
-        word = "least" if rule == "minimum" else "most"
-        return "is out of range", f"at {word} {wanted}"
-    if rule == "pattern":
-        return "hasn't the right form", "what matches " + wanted.removesuffix(_NO_NEWLINE)
-    if rule in ("minLength", "minItems"):
-        return "is empty", f"at least {wanted}"
-    return f"violates {rule}", str(wanted)
-
-
-_TYPES = {
-    "object": "an object",
-    "array": "an array",
-    "string": "a string",
-    "integer": "an integer",
-    "boolean": "true or false",
-}
+    return list(dict.fromkeys(Finding(*words) for words in found))

@@ -380,7 +380,7 @@ def test_hardly_any_environment(container: Container) -> None:
 
 
 def test_no_environment_at_all(container: Container) -> None:
-    # A filter that isn't in the cache yet: the image leaves for plain Python to compile it.
+    # A filter that isn't in the cache yet: the image has plain Python compile it.
     number = int.from_bytes(os.urandom(4), "little")
     rule = {"index": 0, "value": number, "op": "SCMP_CMP_EQ"}
     call = {"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": [rule]}

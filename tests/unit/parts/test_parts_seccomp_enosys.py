@@ -69,7 +69,7 @@ def test_nothing_named() -> None:
 )
 def test_as_a_formula(newest: dict[str, int], number: int, arch: int) -> None:
     expected = any(
-        arch == NUMBERS[name].audit and greatest < number < NUMBERS[name].end
+        arch == NUMBERS[name][0] and greatest < number < NUMBERS[name][1]
         for name, greatest in newest.items()
     )
     assert (answer(newest, number, arch) == ENOSYS) == expected

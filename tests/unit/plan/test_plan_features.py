@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ocirt.cli.main import main
 from ocirt.errors import OcirtError
 from ocirt.parts import mount_options
 from ocirt.parts.seccomp import filter_flags
+from ocirt.parts.seccomp_cache import Filter
 from ocirt.parts.seccomp_compile import compile_profile
 from ocirt.plan.order import build
 from ocirt.spec import known_annotations
@@ -120,18 +122,23 @@ def seccomp_profile(**fields: Any) -> Seccomp:
     return found
 
 
+def compiled(profile: Seccomp) -> Filter:
+    return Filter(*compile_profile(asdict(profile)))
+
+
 def test_seccomp(document: dict[str, Any]) -> None:
     seccomp = document["linux"]["seccomp"]
     for action in seccomp["actions"]:
         more = {"listenerPath": "/agent"} if action == "SCMP_ACT_NOTIFY" else {}
         rule = {"names": ["chdir"], "action": action}
-        assert compile_profile(seccomp_profile(syscalls=[rule], **more)).program
+        assert compiled(seccomp_profile(syscalls=[rule], **more)).program
     for operator in seccomp["operators"]:
         argument = {"index": 0, "value": 1, "valueTwo": 1, "op": operator}
         call = {"names": ["chdir"], "action": "SCMP_ACT_ERRNO", "args": [argument]}
-        assert compile_profile(seccomp_profile(syscalls=[call]))
+        assert compiled(seccomp_profile(syscalls=[call]))
     for arch in seccomp["archs"]:
-        assert compile_profile(seccomp_profile(architectures=[arch]))
+        assert compiled(seccomp_profile(architectures=[arch]))
+    assert "seccomp" in Path(compiled(seccomp_profile()).libraries.split(":")[0]).name
     assert set(seccomp["supportedFlags"]) <= set(seccomp["knownFlags"])
     assert filter_flags(seccomp_profile(flags=seccomp["knownFlags"]))
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocirt.errors import ConfigError
 from ocirt.spec.load import LARGEST, load
+from ocirt.spec.report import ConfigError
 from ocirt.spec.validate import Kind, check_document
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ocirt.errors import Finding
+from ocirt.spec.report import Finding
 from ocirt.spec.validate import Kind, check_document
 from tests.unit.spec.samples import CHECKOUT, changed, rich, small
 

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocirt.errors import ConfigError, OcirtError
+from ocirt.errors import OcirtError
 from ocirt.spec import validate
 from ocirt.spec.load import LARGEST
 from ocirt.spec.model import Config, Process, Resources
+from ocirt.spec.report import ConfigError
 from ocirt.spec.validate import (
     Kind,
     check_document,
