@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
+from operator import itemgetter
 
 from ocirt import __version__
 from ocirt.cli import help as help_texts
@@ -35,6 +36,7 @@ from ocirt.spec.names import CAPABILITIES
 from ocirt.spec.validate import Kind, check_document, read_document
 
 _LIST_COLUMNS = ("id", "pid", "status", "bundle", "created", "owner")
+_columns = itemgetter(*_LIST_COLUMNS)
 # runc's table: columns of 12 at least, 3 blanks between them.
 _LIST_WIDTH = 12
 _LIST_PADDING = 3
@@ -144,22 +146,18 @@ def _list(i: Invocation) -> int:
     elif i.options.text("format") == "json":
         _print_json(query.list_containers(store), indent=None)
     else:
-        states = query.list_containers(store)
-        rows = [[str(state[column]) for column in _LIST_COLUMNS] for state in states]
+        rows = [list(map(str, _columns(state))) for state in query.list_containers(store)]
         print_out(_table([[column.upper() for column in _LIST_COLUMNS], *rows]))
     return 0
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [
-        max(_LIST_WIDTH, *(len(value) + _LIST_PADDING for value in column))
+    widths = (
+        max(_LIST_WIDTH, max(map(len, column)) + _LIST_PADDING)
         for column in zip(*rows, strict=True)
-    ]
-    lines = (
-        "".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
     )
-    return "".join(f"{line}\n" for line in lines)
+    line = "".join(f"{{:<{width}}}" for width in widths)
+    return "".join([f"{line.format(*row).rstrip()}\n" for row in rows])
 
 
 def _spec(i: Invocation) -> int:

@@ -21,7 +21,7 @@ def start_time(pid: int) -> int:
     return _stat(pid)[2]
 
 
-def _stat(pid: int) -> tuple[str, int, int]:
+def _stat(pid: int) -> tuple[bytes, int, int]:
     """Return a process's state, its flags (PF_*) and its start time."""
     fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -30,7 +30,7 @@ def _stat(pid: int) -> tuple[str, int, int]:
         os.close(fd)
     # The second field is the program's name in brackets, which may hold anything.
     fields = text[text.rindex(b")") + 2 :].split(None, 20)
-    return fields[0].decode(), int(fields[6]), int(fields[19])
+    return fields[0], int(fields[6]), int(fields[19])
 
 
 def is_alive(pid: int, start: int) -> bool:
@@ -43,7 +43,7 @@ def is_alive(pid: int, start: int) -> bool:
         return False
     # A dying process has closed its descriptors before it becomes a zombie, but not before it
     # has this flag.
-    return began == start and status not in ("Z", "X") and not flags & _PF_EXITING
+    return began == start and status not in b"ZX" and not flags & _PF_EXITING
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from ocirt.errors import ContainerNotFoundError, OcirtError, StateConflictError
@@ -69,6 +69,18 @@ class Record:
 
 _FIELDS = tuple(f.name for f in fields(Record))
 _all_fields = attrgetter(*_FIELDS)
+_values = itemgetter(*_FIELDS)
+_decode = json.JSONDecoder().decode
+
+
+def _record(document: dict[str, Any]) -> Record:
+    # Not by keyword if that can be helped: CPython compares each of these names, which it has
+    # just read, with each of the parameters.
+    try:
+        values = _values(document)
+    except KeyError:
+        return Record(**document)  # an older ocirt's, which had fewer
+    return Record(*values)
 
 
 def check_id(container_id: str) -> None:
@@ -218,14 +230,14 @@ class Entry:
     def read_record(self) -> Record | None:
         """Return what state.json says, None if create hasn't come so far. Raises OcirtError."""
         try:
-            document = json.loads(self.read(STATE).decode())
+            document = _decode(self.read(STATE).decode())
             version = document.pop("format")
             if version != FORMAT:
                 raise StateConflictError(
                     f"container {self.id}: its state has format {version}, this ocirt knows"
                     f" {FORMAT}; use the version that made it"
                 )
-            return Record(**document)
+            return _record(document)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as e:

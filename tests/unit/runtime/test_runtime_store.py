@@ -65,6 +65,17 @@ def test_a_record_comes_back(store: Store) -> None:
     entry.close()
 
 
+def test_a_record_of_an_ocirt_that_kept_less(store: Store) -> None:
+    entry = store.reserve("c")
+    entry.write_record(RECORD)
+    document = json.loads(entry.read(STATE))
+    del document["shares_pids"]
+    entry.unlink(STATE)
+    entry.write(STATE, json.dumps(document).encode())
+    assert entry.read_record() == RECORD
+    entry.close()
+
+
 def test_a_format_that_isnt_known(store: Store) -> None:
     entry = store.reserve("c")
     entry.write(STATE, json.dumps({"format": 2}).encode())
