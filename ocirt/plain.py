@@ -57,7 +57,10 @@ def call(function: Callable[..., Answer], *arguments: Any) -> Answer:
     if done.returncode:
         *_, last = ["no message", *done.stderr.decode(errors="replace").splitlines()]
         raise OcirtError(unavailable(f"status {done.returncode}, {last}"))
-    refused, failed, found = marshal.loads(done.stdout)
+    try:
+        refused, failed, found = marshal.loads(done.stdout)
+    except (EOFError, TypeError, ValueError):
+        raise OcirtError(unavailable("its answer can't be read")) from None
     if refused:
         raise OcirtError(refused)
     if failed:

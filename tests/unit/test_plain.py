@@ -81,6 +81,13 @@ def test_its_package_is_not_there(install: Install, tmp_path: Path) -> None:
         call(explain, {}, "config")
 
 
+@pytest.mark.parametrize("program", ["", "print('hello')"])
+def test_it_says_something_else(install: Install, program: str) -> None:
+    path = install(program)
+    with pytest.raises(OcirtError, match=rf"isn't installed: {path}: its answer can't be read$"):
+        call(explain, {}, "config")
+
+
 def test_it_takes_little_with_it() -> None:
     """What the seccomp profile's answer imports is what a first container waits for."""
     script = "import sys, ocirt.launch, ocirt.parts.seccomp_compile; print(*sys.modules)"
