@@ -72,7 +72,7 @@ def call(function: Callable[..., Answer], *arguments: Any) -> Answer:
 def unavailable(why: OSError | str) -> str:
     """Return the end of a sentence about a plain Python that couldn't be had."""
     words = why if isinstance(why, str) else describe(why)
-    return f"this takes plain Python, and that part of ocirt isn't installed: {LAUNCHER}: {words}"
+    return f"this takes plain Python, and that part of ocirt can't be run: {LAUNCHER}: {words}"
 
 
 def answer(module: str, name: str) -> None:

@@ -69,14 +69,14 @@ def test_it_passes_on_what_went_wrong(install: Install) -> None:
 def test_it_is_not_there(install: Install) -> None:
     path = install("")
     path.unlink()
-    with pytest.raises(OcirtError, match=rf"isn't installed: {path}: ENOENT: no such file"):
+    with pytest.raises(OcirtError, match=rf"can't be run: {path}: ENOENT: no such file"):
         call(explain, {}, "config")
 
 
 def test_its_package_is_not_there(install: Install, tmp_path: Path) -> None:
     """No traceback, but its last line."""
     path = install(LAUNCHER.format(root=str(tmp_path)))
-    words = rf"isn't installed: {path}: status 1, ModuleNotFoundError: No module named 'ocirt'$"
+    words = rf"can't be run: {path}: status 1, ModuleNotFoundError: No module named 'ocirt'$"
     with pytest.raises(OcirtError, match=words):
         call(explain, {}, "config")
 
@@ -84,7 +84,7 @@ def test_its_package_is_not_there(install: Install, tmp_path: Path) -> None:
 @pytest.mark.parametrize("program", ["", "print('hello')"])
 def test_it_says_something_else(install: Install, program: str) -> None:
     path = install(program)
-    with pytest.raises(OcirtError, match=rf"isn't installed: {path}: its answer can't be read$"):
+    with pytest.raises(OcirtError, match=rf"can't be run: {path}: its answer can't be read$"):
         call(explain, {}, "config")
 
 
