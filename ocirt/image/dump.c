@@ -13,8 +13,6 @@
 #define PAGE_DOWN(x) ((x) & ~(PAGE - 1))
 #define PAGE_UP(x) PAGE_DOWN((x) + PAGE - 1)
 
-extern const char __ehdr_start[]; /* the linker's: the first byte of the executable */
-
 static void put(int fd, const void *data, size_t size, off_t offset)
 {
     for (size_t done = 0; done < size;) {
@@ -43,9 +41,9 @@ static unsigned long content_end(unsigned long from, unsigned long to)
     return to;
 }
 
-static Elf64_Phdr segment(unsigned long from, unsigned long to, off_t offset)
+static Elf64_Phdr segment(unsigned long from, unsigned long to, off_t offset, unsigned int flags)
 {
-    Elf64_Phdr p = { .p_type = PT_LOAD, .p_flags = PF_R | PF_W, .p_align = PAGE };
+    Elf64_Phdr p = { .p_type = PT_LOAD, .p_flags = flags, .p_align = PAGE };
     p.p_vaddr = p.p_paddr = from;
     p.p_filesz = p.p_memsz = to - from;
     p.p_offset = (unsigned long)offset;
@@ -100,104 +98,98 @@ static off_t put_huge(int fd, unsigned long from, unsigned long to, off_t offset
     return offset;
 }
 
-/* The image's file, while it is written. */
+/*
+ * The image's file, while it is written: what a start hardly uses comes first, what every start uses last,
+ * so that whatever the kernel reads ahead of that ends with the file.
+ */
 static struct {
     int fd;
-    off_t end;
+    off_t cold, hot; /* where each goes on */
     int count;
     Elf64_Phdr segments[40];
 } out;
 
-/* Add memory to the image, as data of its own. */
-static void add(unsigned long from, unsigned long to)
+static void add(unsigned long from, unsigned long to, unsigned int flags)
 {
     Elf64_Phdr *p = &out.segments[out.count++];
 
-    *p = segment(from, to, out.end);
+    *p = segment(from, to, out.cold, flags);
     p->p_filesz = content_end(from, to) - from;
-    put_pages(out.fd, from, from + p->p_filesz, out.end);
-    out.end += (off_t)p->p_filesz;
+    if (!(flags & PF_W))
+        p->p_memsz = p->p_filesz; /* or the kernel would add memory that can be written to, and executed */
+    put_pages(out.fd, from, from + p->p_filesz, out.cold);
+    out.cold += (off_t)p->p_filesz;
 }
 
-/* Add the front, the part of the data that a start uses, so that the page cache has it in huge pages. */
-static void add_front(void)
+static void add_hot(unsigned long from, unsigned long to, unsigned int flags)
 {
-    Elf64_Phdr *p = &out.segments[out.count++];
-    unsigned long to = PAGE_UP((unsigned long)place_take(0));
-
-    *p = segment(FRONT, to, (off_t)HUGE_PAGE_UP((unsigned long)out.end));
-    p->p_filesz = content_end(FRONT, to) - FRONT;
-    out.end = put_huge(out.fd, FRONT, FRONT + p->p_filesz, (off_t)p->p_offset);
+    out.segments[out.count++] = segment(from, HUGE_PAGE_UP(to), out.hot, flags);
+    out.hot = put_huge(out.fd, from, to, out.hot);
 }
 
 /*
- * Add code or constants: the very bytes of the seed's file, at the same place. Code that is hardly
- * used isn't to be had in huge pages: with one function one would get them all.
+ * Add code or constants, as they are in the seed. Code that is hardly used isn't to be had in huge pages:
+ * with one function one would get them all.
  */
 static void add_constant(const Elf64_Phdr *p)
 {
-    Elf64_Phdr *new = &out.segments[out.count++];
-    unsigned long to = p->p_vaddr + p->p_filesz;
+    unsigned long from = p->p_vaddr, to = PAGE_UP(p->p_vaddr + p->p_filesz);
 
-    *new = *p;
     if (p->p_offset == 0) { /* the header, which dump writes */
+        out.segments[out.count++] = segment(from, from + PAGE, 0, PF_R | PF_X);
         put(out.fd, image_boot, (size_t)(image_boot_end - image_boot), BOOT);
-        to = new->p_filesz = new->p_memsz = PAGE;
-        new->p_flags |= PF_X;
-    } else {
-        unsigned long from = p->p_vaddr;
-        if (from < (unsigned long)code_from && to > (unsigned long)code_from) {
-            from = (unsigned long)code_from;
-            put_pages(out.fd, p->p_vaddr, from, (off_t)p->p_offset);
-        }
-        to = (unsigned long)put_huge(out.fd, from, to, (off_t)(p->p_offset + from - p->p_vaddr));
-        new->p_filesz = new->p_memsz = to - p->p_offset;
+        return;
     }
-    if (out.end < (off_t)to)
-        out.end = (off_t)PAGE_UP(to);
+    if (from < (unsigned long)code_from && to > (unsigned long)code_from) {
+        add(from, (unsigned long)code_from, p->p_flags);
+        from = (unsigned long)code_from;
+    }
+    add_hot(from, to, p->p_flags);
+}
+
+static void add_data(unsigned long from, unsigned long to)
+{
+    if (from < to)
+        add(from, to, PF_R | PF_W);
 }
 
 void dump(const char *path, enum mode mode)
 {
     const Elf64_Ehdr *seed = (const Elf64_Ehdr *)__ehdr_start;
-    const Elf64_Phdr *old = (const Elf64_Phdr *)(__ehdr_start + seed->e_phoff);
+    const Elf64_Phdr *old = (const Elf64_Phdr *)(__ehdr_start + seed->e_phoff), *end = old + seed->e_phnum;
+    const Elf64_Phdr *data = old;
     Elf64_Ehdr header = *seed;
-    unsigned long data_from = 0, data_to = 0, heap_from, heap_to;
+    unsigned long far_to = mode == SPREAD ? PAGE_UP((unsigned long)place_far_end()) : PLACE_FAR;
+
+    while (data->p_type != PT_LOAD || !(data->p_flags & PF_W))
+        data++;
+    unsigned long data_to = PAGE_UP(data->p_vaddr + data->p_memsz);
+    unsigned long used_to = PAGE_UP((unsigned long)place_take(0)), region = (unsigned long)region_to;
+    unsigned long heap_from = find_heap(FRONT, data_to), heap_to = PAGE_UP((unsigned long)sbrk(0));
+    if (mode != REAL) {
+        watched[0] = (struct watched){ FRONT, data_to };
+        watched[1] = (struct watched){ heap_from, heap_to };
+        watched[2] = (struct watched){ PLACE_FAR, far_to };
+    }
 
     out.fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
     if (out.fd < 0)
         fail(path);
-    for (int i = 0; i < seed->e_phnum; i++) {
-        if (old[i].p_type == PT_GNU_STACK)
-            out.segments[out.count++] = old[i]; /* or the stack would be executable */
-        if (old[i].p_type != PT_LOAD)
-            continue;
-        if (old[i].p_flags & PF_W) {
-            data_from = PAGE_DOWN(old[i].p_vaddr);
-            data_to = PAGE_UP(old[i].p_vaddr + old[i].p_memsz);
-        } else {
-            add_constant(&old[i]);
-        }
-    }
-    heap_from = find_heap(data_from, data_to);
-    heap_to = saved.end = PAGE_UP((unsigned long)sbrk(0));
-    if (mode != REAL) {
-        watched[0].from = data_from;
-        watched[0].to = data_to;
-        watched[1].from = heap_from;
-        watched[1].to = heap_to;
-    }
-    if (mode == SPREAD) {
-        watched[2].from = PLACE_FAR;
-        watched[2].to = saved.end = PAGE_UP((unsigned long)place_far_end());
-    }
-    add(data_from, FRONT);
-    add_front();
-    add((unsigned long)region_to, data_to);
+    out.cold = PAGE;
+    /* Behind all that add() could take. */
+    out.hot = (off_t)HUGE_PAGE_UP((unsigned long)(code_from - __ehdr_start) + used_to - FRONT + data_to -
+                                  region + heap_to - heap_from + far_to - PLACE_FAR);
+    for (; old < end; old++)
+        if (old->p_type == PT_GNU_STACK)
+            out.segments[out.count++] = *old; /* or the stack would be executable */
+        else if (old->p_type == PT_LOAD && old != data)
+            add_constant(old);
+    add_hot(FRONT, FRONT + HUGE_PAGE, PF_R | PF_W);
+    add_data(FRONT + HUGE_PAGE, used_to);
+    add_data(region, data_to);
     /* Without address randomisation the heap follows the data; otherwise there is a gap. */
-    add(heap_from, heap_to);
-    if (mode == SPREAD)
-        add(PLACE_FAR, PAGE_UP((unsigned long)place_far_end()));
+    add_data(heap_from, heap_to);
+    add_data(PLACE_FAR, far_to);
 
     header.e_entry = (unsigned long)__ehdr_start + BOOT;
     header.e_phoff = sizeof header;
@@ -207,6 +199,6 @@ void dump(const char *path, enum mode mode)
     header.e_shnum = header.e_shstrndx = 0;
     put(out.fd, &header, sizeof header, 0);
     put(out.fd, out.segments, (size_t)out.count * sizeof *out.segments, sizeof header);
-    if (ftruncate(out.fd, out.end) < 0 || close(out.fd) < 0)
+    if (ftruncate(out.fd, out.hot) < 0 || close(out.fd) < 0)
         fail(path);
 }

@@ -11,7 +11,7 @@
 #define HUGE_PAGE_UP(x) (((x) + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1))
 
 /* layout.ld: where code and data begin that a start uses; the region of placed blocks follows. */
-extern char code_from[], front_from[], region_to[];
+extern char __ehdr_start[], code_from[], front_from[], region_to[];
 #define FRONT ((unsigned long)front_from)
 
 /*
@@ -35,7 +35,6 @@ extern struct saved {
     size_t robust_size;
     PyObject *entry;       /* what to call: entry(argv, environ, ignored) */
     const char *plain;     /* the launcher of plain Python */
-    unsigned long end;     /* of the image's segments */
     struct written written;
 } saved;
 

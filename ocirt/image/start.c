@@ -225,7 +225,7 @@ __attribute__((used)) void image_start(long *stack)
      * Not of the rest: kernels before 5.18 would read it page by page, and from 6.3 on what is used by
      * such a mapping counts as unused when memory is short.
      */
-    RAW(madvise, FRONT + HUGE_PAGE, saved.end - FRONT - HUGE_PAGE, MADV_RANDOM, 0);
+    RAW(madvise, FRONT + HUGE_PAGE, PLACE_FAR + PLACE_FAR_ROOM - FRONT - HUGE_PAGE, MADV_RANDOM, 0);
     unsigned int which = command(argv);
     int slot = same(saved.written.commands[which].name, "create") ? take_slot() : -1;
     write_ahead(which);

@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -39,18 +40,39 @@ def test_a_build_for_this_cpu_would_be_noticed(image: Path, tmp_path: Path) -> N
     assert chosen_for_this_cpu(tmp_path / "image", SEED)
 
 
-def test_blocks_are_placed(image: Path) -> None:
-    """What a start uses lies together, behind the data; a build that can't have that goes on."""
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A PT_LOAD of an ELF file (elf(5)): offset in the file, address, bytes in the file, flags."""
+
+    offset: int
+    address: int
+    size: int
+    flags: str
+
+
+@pytest.fixture
+def segments(image: Path) -> list[Segment]:
     listing = subprocess.run(
         ["readelf", "--segments", "--wide", str(image)], capture_output=True, text=True, check=True
     ).stdout
-    loads = [line.split() for line in listing.splitlines() if line.split()[:1] == ["LOAD"]]
-    writable = [[int(word, 16) for word in load[1:6]] for load in loads if "RW" in load]
-    # Its file can be in the page cache as huge pages.
-    *_, front = (s for s in writable if s[0] % HUGE == s[1] % HUGE == 0)
-    data = image.read_bytes()[front[0] :]
-    pages = [data[at : at + PAGE] for at in range(0, front[3], PAGE)]
+    words = [line.split() for line in listing.splitlines() if line.split()[:1] == ["LOAD"]]
+    return [Segment(int(w[1], 16), int(w[2], 16), int(w[4], 16), "".join(w[6:-1])) for w in words]
+
+
+def test_blocks_are_placed(image: Path, segments: list[Segment]) -> None:
+    """What a start uses lies together, behind the data; a build that can't have that goes on."""
+    (front,) = (s for s in segments if s.flags == "RW" and s.offset % HUGE == s.address % HUGE == 0)
+    data = image.read_bytes()[front.offset :]
+    pages = [data[at : at + PAGE] for at in range(0, front.size, PAGE)]
     assert sum(page.strip(b"\0") != b"" for page in pages) > 200
+
+
+def test_what_every_start_uses_is_the_end_of_the_file(image: Path, segments: list[Segment]) -> None:
+    """So that nothing else is read ahead with it."""
+    last = sorted(segments, key=lambda s: s.offset)[-3:]
+    assert [s.flags for s in last] == ["RE", "R", "RW"]
+    assert all(s.offset % HUGE == s.address % HUGE == s.size % HUGE == 0 for s in last)
+    assert last[-1].offset + last[-1].size == image.stat().st_size
 
 
 def test_it_knows_the_pages_that_commands_write_to(image: Path) -> None:
@@ -68,7 +90,7 @@ def test_it_knows_the_pages_that_commands_write_to(image: Path) -> None:
 def test_its_file_is_asked_for_in_huge_pages(
     image: Path, container: Container, directory: Path
 ) -> None:
-    """Code and constants; what is hardly used isn't, and data isn't read ahead of its use."""
+    """What every start uses; the rest isn't, and other data isn't read ahead of its use."""
     container.command("/bin/sleep", "100000")
     pid_file = directory / "pid"
     argv = command_line(container, f"--pid-file={pid_file}")
@@ -80,9 +102,13 @@ def test_its_file_is_asked_for_in_huge_pages(
         maps = Path(f"/proc/{process.pid}/smaps").read_text()
         container.kill("KILL")
         process.wait(LIMIT_SECONDS)
+    modes = re.findall(r"^[0-9a-f]+-[0-9a-f]+ (....) ", maps, re.MULTILINE)
+    assert modes
+    assert not [mode for mode in modes if "w" in mode and "x" in mode]
     found = re.findall(
         r"^([0-9a-f]+)-([0-9a-f]+) (r-xp|r--p|rw-p) .*/(?:.*\n)*?VmFlags:(.*)$", maps, re.MULTILINE
     )
+    assert {mode for *_, mode, _ in found} == {"r-xp", "r--p", "rw-p"}
     assert {mode for *_, mode, flags in found if "rr" in flags} == {"rw-p"}
     mapped = {(mode, "hg" in flags): int(to, 16) - int(at, 16) for at, to, mode, flags in found}
     assert ("r-xp", False) in mapped, "code that is hardly used"
