@@ -326,18 +326,18 @@ class Planter:
         lists: Sequence[Path] = (),
         mode: str = "",
         record: Path | None = None,
-        written: Path | None = None,
+        used: Path | None = None,
     ) -> None:
         """Make an image that has run seed.py and after.
 
-        lists and record are as in place.h, mode and written as in seed.c.
+        lists and record are as in place.h, mode and used as in seed.c.
         """
         before, words = self._first
         programs = [str(_HERE / "seed.py"), str(after or "")]
         paths, gap = [*map(str, lists)], [""] * (_LISTS - len(lists))
         # In a spread one the last list is the one that is far away.
         paths = [*paths[:-1], *gap, paths[-1]] if mode == "spread" else [*paths, *gap]
-        placing = [*paths, mode, str(record or ""), str(written or "")]
+        placing = [*paths, mode, str(record or ""), str(used or "")]
         tunables = ",".join(f"-{name}" for name in _BASELINE)
         subprocess.run(
             [*before, str(target), *words, *programs, *placing, *self._search],

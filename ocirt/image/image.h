@@ -15,10 +15,11 @@ extern char __ehdr_start[], code_from[], front_from[], region_to[];
 #define FRONT ((unsigned long)front_from)
 
 /*
- * Which pages a command writes to. placement.py finds them out, and writes this as a file: the names,
- * each with the end of its ranges among all of them, then the ranges, both padded with zeros.
+ * Which pages a command uses. placement.py finds them out, and writes this as a file: the names, each with
+ * the end of its ranges among all of them, then the ranges, both padded with zeros.
  */
-struct written {
+#define ONLY_READ 0x80000000 /* in count: it doesn't write to these */
+struct used {
     struct {
         char name[12];
         uint32_t end;
@@ -35,7 +36,7 @@ extern struct saved {
     size_t robust_size;
     PyObject *entry;       /* what to call: entry(argv, environ, ignored) */
     const char *plain;     /* the launcher of plain Python */
-    struct written written;
+    struct used used;
 } saved;
 
 /* The memory of an image that tells which of its pages are used: data, heap, blocks far away. Empty in

@@ -25,10 +25,11 @@ _PAGE = 4096
 _GRANULE = 16
 _LARGEST = 4 * _PAGE
 _TRIES = 3
-# As image.h has them (struct written).
+# As image.h has them (struct used).
 _NAME = struct.Struct("=12sI")
 _RANGE = struct.Struct("=II")
 _NAMES, _RANGES = 16, 4096
+_ONLY_READ = 1 << 31
 # Commands that use most of what is placed; a plan does, too, but is for people.
 _LONG = ("create", "run", "exec", "plan")
 
@@ -97,10 +98,10 @@ class Placement:
     def plant_image(self, image: Path) -> bool:
         """Make the image; False if its blocks aren't those that were found."""
         self._profile()
-        written = self._work / "written"
-        written.write_bytes(_written(self._pages))
+        used = self._work / "used"
+        used.write_bytes(_used(self._pages))
         record = self._work / "blocks"
-        self._plant(image, lists=self._lists, record=record, written=written)
+        self._plant(image, lists=self._lists, record=record, used=used)
         return _same_order(self._blocks, _read(record))
 
     def _place(self, name: str, numbers: set[int]) -> None:
@@ -143,13 +144,16 @@ def _name(words: list[str]) -> str:
     return next((word for word in words if not word.startswith("-")), words[-1])
 
 
-def _written(pages: dict[str, set[int]]) -> bytes:
-    """Return image.h's struct written for the pages that commands used, as start.c tells them."""
+def _used(pages: dict[str, set[int]]) -> bytes:
+    """Return image.h's struct used for the pages that commands used, as start.c tells them."""
     # Where no container can be run, a plan tells most of what making one uses.
     pages = dict.fromkeys(_LONG, pages["plan"]) | pages
     names, ranges = b"", b""
     for name, used in pages.items():
-        ranges += b"".join(_RANGE.pack(*run) for run in _runs(p // _PAGE for p in used if p & 1))
+        written = {page // _PAGE for page in used if page & 1}
+        read = {page // _PAGE for page in used} - written
+        only_read = ((first, count | _ONLY_READ) for first, count in _runs(read))
+        ranges += b"".join(_RANGE.pack(*run) for run in sorted((*_runs(written), *only_read)))
         names += _NAME.pack(name.encode(), len(ranges) // _RANGE.size)
     if len(pages) >= _NAMES or len(ranges) > _RANGES * _RANGE.size:
         raise ValueError("image.h has no room for so many commands or ranges of pages")

@@ -131,9 +131,9 @@ static void check(PyStatus status)
         Py_ExitStatusException(status);
 }
 
-/* AFTER: another program to run; WRITTEN: struct written. "" for none of it. */
+/* AFTER: another program to run; USED: struct used. "" for none of it. */
 enum argument {
-    OUTPUT = 1, PLAIN, HASH_SEED, SEED_PY, AFTER, LISTS, MODE = LISTS + PLACE_LISTS, RECORD, WRITTEN,
+    OUTPUT = 1, PLAIN, HASH_SEED, SEED_PY, AFTER, LISTS, MODE = LISTS + PLACE_LISTS, RECORD, USED,
     SEARCH_PATH
 };
 
@@ -142,10 +142,10 @@ static enum mode mode_of(const char *word)
     return !*word ? REAL : same(word, "spread") ? SPREAD : PROFILE;
 }
 
-static void read_written(const char *path)
+static void read_used(const char *path)
 {
     FILE *file = fopen(path, "r");
-    if (!file || fread(&saved.written, sizeof saved.written, 1, file) != 1)
+    if (!file || fread(&saved.used, sizeof saved.used, 1, file) != 1)
         fail(path);
     fclose(file);
 }
@@ -294,14 +294,14 @@ int main(int argc, char **argv)
     if (argc <= SEARCH_PATH) {
         fprintf(stderr,
                 "usage: %s OUTPUT PLAIN HASH_SEED SEED.PY AFTER.PY LIST... MODE RECORD"
-                " WRITTEN SEARCH_PATH...\n",
+                " USED SEARCH_PATH...\n",
                 argv[0]);
         return 2;
     }
     enum mode mode = mode_of(argv[MODE]);
     saved.plain = strdup(argv[PLAIN]);
-    if (*argv[WRITTEN])
-        read_written(argv[WRITTEN]);
+    if (*argv[USED])
+        read_used(argv[USED]);
     start_python(argc, argv, mode);
     plant(argv[SEED_PY], argv[AFTER]);
     arenas_are_placed = 1;

@@ -46,16 +46,39 @@ VDSO_POINTERS(X)
 #define RSEQ_AREA 32
 #define RSEQ_SIGNATURE 0x53053053
 
-/* Return the index of the command among those of saved.written, or of the empty one that ends these. */
+/* Return the index of the command among those of saved.used, or of the empty one that ends these. */
 static unsigned int command(char **argv)
 {
-    const struct written *w = &saved.written;
+    const struct used *u = &saved.used;
 
     for (; *argv; argv++)
-        for (unsigned int i = 0; w->commands[i].end; i++)
-            if (same(*argv, w->commands[i].name))
+        for (unsigned int i = 0; u->commands[i].end; i++)
+            if (same(*argv, u->commands[i].name))
                 return i;
-    return sizeof w->commands / sizeof *w->commands - 1;
+    return sizeof u->commands / sizeof *u->commands - 1;
+}
+
+static unsigned int first_range(unsigned int which)
+{
+    return which ? saved.used.commands[which - 1].end : 0;
+}
+
+/*
+ * If the page cache hasn't what a command will use besides what comes in huge pages, have the kernel read
+ * all of it at once: one page after the other, as they are used, takes several times as long.
+ */
+static void read_ahead(unsigned int which)
+{
+    const struct used *u = &saved.used;
+    unsigned int i = first_range(which), end = u->commands[which].end;
+    unsigned char there;
+
+    while (i < end && u->ranges[i].page * PAGE < FRONT + HUGE_PAGE)
+        i++;
+    if (i >= end || RAW(mincore, u->ranges[i].page * PAGE, PAGE, &there, 0) != 0 || there & 1)
+        return;
+    for (; i < end; i++)
+        RAW(madvise, u->ranges[i].page * PAGE, (u->ranges[i].count & ~ONLY_READ) * PAGE, MADV_WILLNEED, 0);
 }
 
 /*
@@ -65,11 +88,11 @@ static unsigned int command(char **argv)
  */
 static void write_ahead(unsigned int which)
 {
-    const struct written *w = &saved.written;
-    unsigned int from = which ? w->commands[which - 1].end : 0;
+    const struct used *u = &saved.used;
 
-    for (; from < w->commands[which].end; from++)
-        RAW(madvise, w->ranges[from].page * PAGE, w->ranges[from].count * PAGE, MADV_POPULATE_WRITE, 0);
+    for (unsigned int i = first_range(which); i < u->commands[which].end; i++)
+        if (!(u->ranges[i].count & ONLY_READ))
+            RAW(madvise, u->ranges[i].page * PAGE, u->ranges[i].count * PAGE, MADV_POPULATE_WRITE, 0);
 }
 
 /* ---- An image that tells which of its pages are used, for placement.py; all else is the real one's. ---- */
@@ -227,7 +250,8 @@ __attribute__((used)) void image_start(long *stack)
      */
     RAW(madvise, FRONT + HUGE_PAGE, PLACE_FAR + PLACE_FAR_ROOM - FRONT - HUGE_PAGE, MADV_RANDOM, 0);
     unsigned int which = command(argv);
-    int slot = same(saved.written.commands[which].name, "create") ? take_slot() : -1;
+    read_ahead(which);
+    int slot = same(saved.used.commands[which].name, "create") ? take_slot() : -1;
     write_ahead(which);
     held_slot = slot;
     RAW(arch_prctl, ARCH_SET_FS, (long)saved.thread, 0, 0);

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import re
 import shutil
@@ -21,6 +23,7 @@ SEED = Path(__file__).parent.parent.parent / "build/image/seed"
 LIMIT_SECONDS = 60
 PAGE = 4096
 HUGE = 2 << 20
+ONLY_READ = 1 << 31  # image.h
 
 
 def test_it_needs_no_particular_cpu(image: Path) -> None:
@@ -75,16 +78,60 @@ def test_what_every_start_uses_is_the_end_of_the_file(image: Path, segments: lis
     assert last[-1].offset + last[-1].size == image.stat().st_size
 
 
-def test_it_knows_the_pages_that_commands_write_to(image: Path) -> None:
-    written = SEED.with_name("written").read_bytes()
-    assert written in image.read_bytes()
-    names, ends = zip(*struct.iter_unpack("=12sI", written[: 16 * 16]), strict=True)
-    ranges = list(struct.iter_unpack("=II", written[16 * 16 :]))
-    pages = {}
-    for name, begin, end in zip(names, (0, *ends), ends, strict=False):
-        pages[name.rstrip(b"\0").decode()] = sum(count for _, count in ranges[begin:end])
-    assert {"create", "start", "state", "exec", "kill", "delete", "run", "list"} <= pages.keys()
-    assert 20 < pages["state"] < pages["run"] < 1000
+def used_pages() -> dict[str, list[tuple[int, int]]]:
+    """Return what the build found out: by command, ranges of pages and how many (image.h)."""
+    content = SEED.with_name("used").read_bytes()
+    names, ends = zip(*struct.iter_unpack("=12sI", content[: 16 * 16]), strict=True)
+    ranges = list(struct.iter_unpack("=II", content[16 * 16 :]))
+    return {
+        command: ranges[begin:end]
+        for name, begin, end in zip(names, (0, *ends), ends, strict=False)
+        if (command := name.rstrip(b"\0").decode())
+    }
+
+
+def test_it_knows_the_pages_that_commands_use(image: Path) -> None:
+    assert SEED.with_name("used").read_bytes() in image.read_bytes()
+    used = used_pages()
+    written = {c: sum(n for _, n in used[c] if not n & ONLY_READ) for c in used}
+    read = {c: sum(n & ~ONLY_READ for _, n in used[c] if n & ONLY_READ) for c in used}
+    assert {"create", "start", "state", "exec", "kill", "delete", "run", "list"} <= written.keys()
+    assert 20 < written["state"] < written["run"] < 1000
+    assert all(0 < pages < 1000 for pages in read.values())
+
+
+def cached_pages(path: Path) -> set[int]:
+    """Return which pages of a file are in the page cache (mincore(2)), by their numbers."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
+        vector = (ctypes.c_ubyte * -(-len(mapping) // PAGE))()
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+        size = ctypes.c_size_t(len(mapping))
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(begin), size, vector) == 0
+    return {number for number, flags in enumerate(vector) if flags & 1}
+
+
+def test_what_a_command_will_use_is_read_at_once(
+    image: Path, segments: list[Segment], tmp_path: Path
+) -> None:
+    """From the disk, and without having been used: this create ends before it has done anything."""
+    copy = tmp_path / "ocirt"
+    shutil.copy(image, copy)
+    fd = os.open(copy, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+    if cached_pages(copy):
+        pytest.skip("this file system keeps its files in memory")
+    subprocess.run([copy, "create", "--bundle", tmp_path, "c"], capture_output=True, check=False)
+    scattered = [
+        (page - s.address // PAGE) + s.offset // PAGE
+        for first, count in used_pages()["create"]
+        for page in range(first, first + (count & ~ONLY_READ))
+        for s in segments
+        if s.address <= page * PAGE < s.address + s.size and s.offset % HUGE
+    ]
+    assert scattered
+    assert set(scattered) <= cached_pages(copy)
 
 
 def test_its_file_is_asked_for_in_huge_pages(
