@@ -40,7 +40,7 @@ def call(function: Callable[..., Answer], *arguments: Any) -> Answer:
 
     Arguments and result are what marshal takes: numbers, strings, bytes, None, and tuples, lists
     and dictionaries of them. Raises OcirtError as the function does, and without a plain Python;
-    RuntimeError for whatever else the function raised there.
+    RecursionError if arguments are nested too deeply, RuntimeError for a bug in the function.
     """
     if LAUNCHER is None:
         return function(*arguments)
@@ -48,9 +48,11 @@ def call(function: Callable[..., Answer], *arguments: Any) -> Answer:
 
     argv = [LAUNCHER, ANSWER, function.__module__, function.__name__]
     try:
-        done = subprocess.run(
-            argv, input=marshal.dumps(arguments), capture_output=True, check=False
-        )
+        question = marshal.dumps(arguments)
+    except ValueError:
+        raise RecursionError from None  # all that it refuses of these is too many levels of them
+    try:
+        done = subprocess.run(argv, input=question, capture_output=True, check=False)
     except OSError as e:
         e.filename = None
         raise OcirtError(unavailable(e)) from None
@@ -81,8 +83,8 @@ def answer(module: str, name: str) -> None:
     function = getattr(import_module(module), name)
     try:
         reply = ("", "", function(*arguments))
-    except OcirtError as e:
-        reply = (str(e), "", None)
+    except (OcirtError, OSError) as e:
+        reply = (describe(e), "", None)
     except Exception as e:
         reply = ("", f"{type(e).__name__}: {e}", None)
     marshal.dump(reply, sys.stdout.buffer)

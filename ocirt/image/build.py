@@ -159,7 +159,7 @@ def main() -> int:
 def build(work: Path, plain: Path, hash_seed: int) -> tuple[Path, Path]:
     """Return a new image below work, and one to test images with (probe.py).
 
-    Cold paths leave it for the launcher plain. hash_seed decides where much lies.
+    What it can't do, the launcher plain does. hash_seed decides where much lies.
 
     Raises CannotBuildError, and CalledProcessError where a tool fails that should not.
     """

@@ -5,7 +5,7 @@ Python counts references in the objects themselves: using one means to write to 
 copies the page. Which objects these are only a try can tell. Images that tell which of their pages
 were used (start.c, tell) do what the real one will; once with all blocks where they happen to lie,
 then with a page for each block of the pages that were used; in the end with all in their places,
-which tells the pages that each command is going to write to.
+which tells the pages that each command is going to use.
 """
 
 from __future__ import annotations

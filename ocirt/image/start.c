@@ -73,12 +73,13 @@ static void read_ahead(unsigned int which)
     unsigned int i = first_range(which), end = u->commands[which].end;
     unsigned char there;
 
-    while (i < end && u->ranges[i].page * PAGE < FRONT + HUGE_PAGE)
-        i++;
-    if (i >= end || RAW(mincore, u->ranges[i].page * PAGE, PAGE, &there, 0) != 0 || there & 1)
+    /* The last of them stands for all: this very code has used some that come before. */
+    if (i >= end || RAW(mincore, u->ranges[end - 1].page * PAGE, PAGE, &there, 0) != 0 || there & 1)
         return;
     for (; i < end; i++)
-        RAW(madvise, u->ranges[i].page * PAGE, (u->ranges[i].count & ~ONLY_READ) * PAGE, MADV_WILLNEED, 0);
+        if (u->ranges[i].page * PAGE >= FRONT + HUGE_PAGE)
+            RAW(madvise, u->ranges[i].page * PAGE, (u->ranges[i].count & ~ONLY_READ) * PAGE,
+                MADV_WILLNEED, 0);
 }
 
 /*
@@ -279,7 +280,7 @@ __attribute__((used)) void image_start(long *stack)
 /*
  * The kernel enters with the stack pointer at argc, in a page apart from all others (BOOT). What isn't
  * in the page cache yet, it shall read and keep in huge pages, which this has to ask for before any
- * of it is touched: code and constants, the data behind them, and the front.
+ * of it is touched: code and constants, and the front behind them.
  */
 __asm__(".globl image_boot, image_boot_end\nimage_boot:\n mov $28, %eax\n" /* madvise(2) */
         " mov $code_from, %edi\n mov $front_from + 0x200000, %esi\n sub %edi, %esi\n"

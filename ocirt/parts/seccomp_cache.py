@@ -64,7 +64,11 @@ class Cache:
 
     def store(self, profile: Seccomp, compiled: Filter) -> None:
         """Keep a filter that was just compiled. Never fails."""
-        name, libraries = key(profile), compiled.libraries
+        with suppress(OSError):
+            self._store(key(profile), compiled)
+
+    def _store(self, name: str, compiled: Filter) -> None:
+        libraries = compiled.libraries
         if not libraries:
             return
         unknown = json.dumps(compiled.unknown)

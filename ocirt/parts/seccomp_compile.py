@@ -65,7 +65,7 @@ def binding() -> ModuleType:
             import pyseccomp as seccomp
         except ImportError:
             raise OcirtError(
-                "/linux/seccomp: libseccomp's Python binding is missing; install python3-seccomp"
+                "libseccomp's Python binding is missing; install python3-seccomp"
             ) from None
     module: ModuleType = seccomp
     return module
@@ -103,7 +103,7 @@ def compile_profile(fields: Mapping[str, object]) -> tuple[bytes, tuple[str, ...
         known = {name: number for name, number in newest.items() if number >= 0}
         program = seccomp_enosys.prologue(known) + program
     if len(program) > _BPF_MAXINSNS * seccomp_enosys.INSTRUCTION.size:
-        raise OcirtError("/linux/seccomp: the profile has too many rules for the kernel")
+        raise OcirtError("the profile has too many rules for the kernel")
     return program, tuple(dict.fromkeys(unknown)), _loaded_libraries()
 
 
@@ -131,7 +131,7 @@ def _architectures(lib: ModuleType, profile: Seccomp) -> Sequence[str]:
         if (lib.system_arch() ^ getattr(lib.Arch, family[0])) & 0xFFFFFFFF == 0:
             listed = {name.removeprefix("SCMP_ARCH_") for name in profile.architectures}
             return [family[0], *(name for name in family[1:] if name in listed)]
-    raise OcirtError(f"/linux/seccomp: filters for this machine ({os.uname().machine}): unknown")
+    raise OcirtError(f"filters for this machine ({os.uname().machine}): unknown")
 
 
 def _add(

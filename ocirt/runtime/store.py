@@ -74,13 +74,10 @@ _decode = json.JSONDecoder().decode
 
 
 def _record(document: dict[str, Any]) -> Record:
-    # Not by keyword if that can be helped: CPython compares each of these names, which it has
-    # just read, with each of the parameters.
-    try:
-        values = _values(document)
-    except KeyError:
-        return Record(**document)  # an older ocirt's, which had fewer
-    return Record(*values)
+    if len(document) == len(_FIELDS):
+        # Not by keyword, where CPython compares each name, just read, with each parameter.
+        return Record(*_values(document))
+    return Record(**document)  # an older ocirt's, which had fewer
 
 
 def check_id(container_id: str) -> None:

@@ -29,9 +29,7 @@ def explain(document: Any, kind: str) -> list[_Fields] | None:
     try:
         import jsonschema
     except ImportError:
-        raise OcirtError(
-            "the document isn't valid; saying why takes the Python package jsonschema: install it"
-        ) from None
+        raise OcirtError("this takes the Python package jsonschema: install it") from None
     validator = jsonschema.Draft7Validator(schema(Kind(kind)))
     try:
         return [words for e in validator.iter_errors(document) for words in _translated(e)]

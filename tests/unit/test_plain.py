@@ -81,6 +81,30 @@ def test_its_package_is_not_there(install: Install, tmp_path: Path) -> None:
         call(explain, {}, "config")
 
 
+def test_it_is_killed(install: Install) -> None:
+    path = install("import os\nos.kill(os.getpid(), 9)")
+    with pytest.raises(OcirtError, match=rf"can't be run: {path}: status -9, no message$"):
+        call(explain, {}, "config")
+
+
+def test_a_question_that_is_nested_too_deeply(install: Install) -> None:
+    install(LAUNCHER.format(root=str(ROOT)))
+    document: list[object] = []
+    for _ in range(5000):
+        document = [document]
+    with pytest.raises(RecursionError):
+        call(explain, document, "config")
+
+
+def test_nothing_else_is_to_be_called(install: Install) -> None:
+    path = install(LAUNCHER.format(root=str(ROOT)))
+    argv = [str(path), plain.ANSWER, "os", "getpid"]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "--answer" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize("program", ["", "print('hello')"])
 def test_it_says_something_else(install: Install, program: str) -> None:
     path = install(program)
@@ -90,8 +114,9 @@ def test_it_says_something_else(install: Install, program: str) -> None:
 
 def test_it_takes_little_with_it() -> None:
     """What the seccomp profile's answer imports is what a first container waits for."""
-    script = "import sys, ocirt.launch, ocirt.parts.seccomp_compile; print(*sys.modules)"
-    argv = [sys.executable, "-c", script]
-    loaded = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    script += "import ocirt.launch, ocirt.parts.seccomp_compile; print(*sys.modules)"
+    argv = [sys.executable, "-I", "-S", "-c", script]
+    loaded = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
     heavy = {"dataclasses", "typing", "enum", "re", "json", "subprocess", "ocirt.kernel"}
     assert not heavy & set(loaded.split())

@@ -84,6 +84,18 @@ def test_a_format_that_isnt_known(store: Store) -> None:
     entry.close()
 
 
+def test_a_record_of_an_ocirt_that_kept_more(store: Store) -> None:
+    """What this one doesn't know it would lose, were it to write the record anew."""
+    entry = store.reserve("c")
+    entry.write_record(RECORD)
+    document = json.loads(entry.read(STATE)) | {"newer": 1}
+    entry.unlink(STATE)
+    entry.write(STATE, json.dumps(document).encode())
+    with pytest.raises(OcirtError, match="newer"):
+        entry.read_record()
+    entry.close()
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"format": 1, "x": 1}', b"\xff"])
 def test_a_record_that_cant_be_read_is_a_sentence(store: Store, content: bytes) -> None:
     entry = store.reserve("c")
