@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.bundles import documents, make_unknown
+from ocirt.image.placement import drop_from_page_cache
 
 PARALLEL = 64
 PATIENCE_SECONDS = 10.0
@@ -135,10 +136,7 @@ class Driver:
 
     def cold(self) -> dict[str, float]:
         """Drop the runtime's own file from the page cache."""
-        fd = os.open(self.runtime, os.O_RDONLY)
-        os.fsync(fd)  # what isn't written yet stays
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(fd)
+        drop_from_page_cache(Path(self.runtime))
         return self.measure("true")
 
     def created(self) -> dict[str, float]:

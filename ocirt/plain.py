@@ -34,13 +34,17 @@ else:
 #: The launcher's first argument for call(); two more name the function.
 ANSWER = "--answer"
 
+# What an answer may be instead of a result: the exception that call() raises for it.
+_RAISED = {"refused": OcirtError, "nested": RecursionError, "bug": RuntimeError}
+
 
 def call(function: Callable[..., Answer], *arguments: Any) -> Answer:
     """Call a public function of a module; in the image, in a process of plain Python.
 
     Arguments and result are what marshal takes: numbers, strings, bytes, None, and tuples, lists
     and dictionaries of them. Raises OcirtError as the function does, and without a plain Python;
-    RecursionError if arguments are nested too deeply, RuntimeError for a bug in the function.
+    RecursionError if arguments are nested too deeply to be passed on, or for the function;
+    RuntimeError for a bug in it.
     """
     if LAUNCHER is None:
         return function(*arguments)
@@ -60,13 +64,11 @@ def call(function: Callable[..., Answer], *arguments: Any) -> Answer:
         *_, last = ["no message", *done.stderr.decode(errors="replace").splitlines()]
         raise OcirtError(unavailable(f"status {done.returncode}, {last}"))
     try:
-        refused, failed, found = marshal.loads(done.stdout)
+        kind, found = marshal.loads(done.stdout)
     except (EOFError, TypeError, ValueError):
         raise OcirtError(unavailable("its answer can't be read")) from None
-    if refused:
-        raise OcirtError(refused)
-    if failed:
-        raise RuntimeError(failed)
+    if kind:
+        raise _RAISED[kind](found)
     answer: Answer = found
     return answer
 
@@ -82,11 +84,13 @@ def answer(module: str, name: str) -> None:
     arguments = marshal.load(sys.stdin.buffer)
     function = getattr(import_module(module), name)
     try:
-        reply = ("", "", function(*arguments))
+        reply = ("", function(*arguments))
     except (OcirtError, OSError) as e:
-        reply = (describe(e), "", None)
+        reply = ("refused", describe(e))
+    except RecursionError as e:
+        reply = ("nested", str(e))
     except Exception as e:
-        reply = ("", f"{type(e).__name__}: {e}", None)
+        reply = ("bug", f"{type(e).__name__}: {e}")
     marshal.dump(reply, sys.stdout.buffer)
     sys.stdout.flush()
     # Without the interpreter's own end: what it would take apart goes with the process.

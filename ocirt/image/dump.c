@@ -10,6 +10,8 @@
 
 #include "place.h"
 
+extern const char __ehdr_start[]; /* the linker's: the first byte of the executable */
+
 #define PAGE_DOWN(x) ((x) & ~(PAGE - 1))
 #define PAGE_UP(x) PAGE_DOWN((x) + PAGE - 1)
 
@@ -164,7 +166,7 @@ void dump(const char *path, enum mode mode)
     while (data->p_type != PT_LOAD || !(data->p_flags & PF_W))
         data++;
     unsigned long data_to = PAGE_UP(data->p_vaddr + data->p_memsz);
-    unsigned long used_to = PAGE_UP((unsigned long)place_take(0)), region = (unsigned long)region_to;
+    unsigned long used_to = (unsigned long)place_take(0), region = (unsigned long)region_to;
     unsigned long heap_from = find_heap(FRONT, data_to), heap_to = PAGE_UP((unsigned long)sbrk(0));
     if (mode != REAL) {
         watched[0] = (struct watched){ FRONT, data_to };

@@ -11,14 +11,15 @@
 #define HUGE_PAGE_UP(x) (((x) + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1))
 
 /* layout.ld: where code and data begin that a start uses; the region of placed blocks follows. */
-extern char __ehdr_start[], code_from[], front_from[], region_to[];
+extern char code_from[], front_from[], region_to[];
 #define FRONT ((unsigned long)front_from)
+
+#define ONLY_READ 0x80000000 /* in struct used, count: it doesn't write to these */
 
 /*
  * Which pages a command uses. placement.py finds them out, and writes this as a file: the names, each with
  * the end of its ranges among all of them, then the ranges, both padded with zeros.
  */
-#define ONLY_READ 0x80000000 /* in count: it doesn't write to these */
 struct used {
     struct {
         char name[12];

@@ -132,7 +132,8 @@ class Placement:
         self._pages = {}
         for words in self._commands:
             output.unlink(missing_ok=True)
-            _drop_from_page_cache(profile)
+            # The kernel maps what it has there, too, around each page that is used.
+            drop_from_page_cache(profile)
             env = {"OCIRT_PAGES": str(output), "PATH": os.defpath}
             run_quietly([str(profile), *words], env=env)
             self._pages.setdefault(_name(words), set()).update(_read(output))
@@ -203,8 +204,8 @@ def _in_pages(blocks: array[int], pages: set[int]) -> set[int]:
     }
 
 
-def _drop_from_page_cache(path: Path) -> None:
-    """The kernel maps what it has there, too, around each page that is used."""
+def drop_from_page_cache(path: Path) -> None:
+    """Have the next who reads a file get it from the disk, where it is written first."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -107,12 +107,9 @@ def list_containers(store: Store) -> list[dict[str, object]]:
     states: list[dict[str, object]] = []
     for container_id in store.ids():
         try:
-            entry = store.open(container_id)
-            try:
+            with closing(store.open(container_id)) as entry:
                 document = _state(entry)
                 owner = os.fstat(entry.fd).st_uid
-            finally:
-                entry.close()
         except ContainerNotFoundError:
             continue  # deleted meanwhile
         except (OcirtError, OSError) as e:

@@ -70,7 +70,6 @@ class Record:
 _FIELDS = tuple(f.name for f in fields(Record))
 _all_fields = attrgetter(*_FIELDS)
 _values = itemgetter(*_FIELDS)
-_decode = json.JSONDecoder().decode
 
 
 def _record(document: dict[str, Any]) -> Record:
@@ -227,7 +226,7 @@ class Entry:
     def read_record(self) -> Record | None:
         """Return what state.json says, None if create hasn't come so far. Raises OcirtError."""
         try:
-            document = _decode(self.read(STATE).decode())
+            document = json.loads(self.read(STATE).decode())
             version = document.pop("format")
             if version != FORMAT:
                 raise StateConflictError(

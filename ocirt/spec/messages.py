@@ -21,20 +21,17 @@ _Fields = tuple[str, str, str, str, str]
 _NO_NEWLINE = "(?!\\n)"
 
 
-def explain(document: Any, kind: str) -> list[_Fields] | None:
+def explain(document: Any, kind: str) -> list[_Fields]:
     """Return every finding's fields (report.Finding); kind is the value of a Kind.
 
-    None if the document is nested too deeply to tell. Raises OcirtError without jsonschema.
+    Raises OcirtError without jsonschema, RecursionError if the document is nested too deeply.
     """
     try:
         import jsonschema
     except ImportError:
         raise OcirtError("this takes the Python package jsonschema: install it") from None
     validator = jsonschema.Draft7Validator(schema(Kind(kind)))
-    try:
-        return [words for e in validator.iter_errors(document) for words in _translated(e)]
-    except RecursionError:
-        return None
+    return [words for e in validator.iter_errors(document) for words in _translated(e)]
 
 
 def _translated(error: Any) -> Iterator[_Fields]:

@@ -182,7 +182,5 @@ def _ask_jsonschema(document: Any, kind: Kind) -> list[Finding]:
         found = call(explain, document, kind.value)
     except OcirtError as e:
         raise OcirtError(f"the document isn't valid; saying why failed: {e}") from None
-    if found is None:
-        raise RecursionError
     # Two missing properties are two errors that say the same.
     return list(dict.fromkeys(Finding(*words) for words in found))

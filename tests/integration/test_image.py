@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ocirt.image.check import chosen_for_this_cpu
+from ocirt.image.placement import drop_from_page_cache
 from tests.harness import Container
 
 SEED = Path(__file__).parent.parent.parent / "build/image/seed"
@@ -126,10 +127,7 @@ def test_what_a_command_will_use_is_read_at_once(
     front = max(segments, key=lambda s: s.offset)
     copy = tmp_path / "ocirt"
     shutil.copy(image, copy)
-    fd = os.open(copy, os.O_RDONLY)
-    os.fsync(fd)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
+    drop_from_page_cache(copy)
     if len(cached_pages(copy)) * PAGE > copy.stat().st_size / 2:
         pytest.skip("this file system keeps its files in memory")
     argv = [str(copy), command, *words]

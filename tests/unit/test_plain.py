@@ -87,10 +87,12 @@ def test_it_is_killed(install: Install) -> None:
         call(explain, {}, "config")
 
 
-def test_a_question_that_is_nested_too_deeply(install: Install) -> None:
+@pytest.mark.parametrize("levels", [1500, 5000])
+def test_a_question_that_is_nested_too_deeply(install: Install, levels: int) -> None:
+    """For the function, which has to show what is wrong; for being asked at all."""
     install(LAUNCHER.format(root=str(ROOT)))
     document: list[object] = []
-    for _ in range(5000):
+    for _ in range(levels):
         document = [document]
     with pytest.raises(RecursionError):
         call(explain, document, "config")
